@@ -1,0 +1,1 @@
+"""The conformance runner: discovers third-party and protocol vectors and runs them."""
