@@ -1,0 +1,335 @@
+"""The three roles of a chain family, and the order of trust, written once.
+
+A `Reader` fetches and believes nothing. A `Verifier` checks and has no network, clock or disk. A `Submitter` sends and proves
+nothing. `advance` and `collect` are the only road from what a source says to a fact: update, verify, head, proof, packets, fold.
+
+Readers know several sources (endpoints) by name. Whatever a source says wrongly is recorded as `Blame` with its name, and the
+next source is asked; when no source is left, the road ends in `Unavailable` and nothing is believed (incident E1: fewer
+sources never lower the bar, because the bar is the proof).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Generic, TypeVar
+
+from messages.bodies import Limits
+from messages.digests import Certificate
+from messages.errors import Rejected, RelayerError, Unavailable
+from messages.outbox import Claim, Cursor, Fact, ProvenHead, fold
+
+BootstrapT = TypeVar("BootstrapT")
+TrustedT = TypeVar("TrustedT")
+UpdateT = TypeVar("UpdateT")
+ProofT = TypeVar("ProofT")
+
+MAX_UPDATES_PER_ADVANCE = 128
+"""Bound of one `advance`: more than two years of sync-committee periods; a source that needs more is refused."""
+
+MAX_PACKETS_PER_COLLECT = 20_000
+"""Bound of one `collect`: what is folded in memory and recorded in one transaction (about 50 MB)."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """A claimed outbox position: the number of the last packet and the head after it (32 bytes)."""
+
+    sequence: int
+    head: bytes
+
+
+@dataclass(frozen=True)
+class Point:
+    """One finalized state of a chain, in words that every family shares: height, 32-byte hash, unix seconds."""
+
+    height: int
+    header_hash: bytes
+    time: int
+
+
+@dataclass(frozen=True)
+class Span:
+    """Which packets to fetch: after one sequence, up to another, expected between two heights (inclusive)."""
+
+    after_sequence: int
+    upto_sequence: int
+    from_height: int
+    to_height: int
+
+
+@dataclass(frozen=True)
+class Blame:
+    """What a named source did wrong."""
+
+    chain: str
+    source: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class SignedTx:
+    """A transaction that is stored before it is sent. Fees and nonce are kept so that it can be bumped after a restart."""
+
+    chain: str
+    vault_id: bytes
+    packet_sequence: int
+    account: str
+    nonce: int
+    max_fee: int
+    priority_fee: int
+    tx_id: str
+    raw: bytes
+
+
+class Outcome(Enum):
+    """What the chain says of a transaction. Never evidence: only a proven Ack is (ibc-v2.md 4)."""
+
+    UNKNOWN = "unknown"
+    PENDING = "pending"
+    INCLUDED = "included"
+    FAILED = "failed"
+
+
+class Reader(ABC, Generic[BootstrapT, TrustedT, UpdateT, ProofT]):
+    """Fetches from named sources; believes nothing. Raises Unavailable (source named) or Rejected (malformed answer)."""
+
+    @property
+    @abstractmethod
+    def sources(self) -> Sequence[str]:
+        """Names of the endpoints, in the order they should be tried."""
+
+    @abstractmethod
+    async def bootstrap(self, source: str) -> BootstrapT:
+        """What a light client starts from, at the configured checkpoint."""
+
+    @abstractmethod
+    async def update(self, source: str, trusted: TrustedT) -> UpdateT | None:
+        """The next update that a client at ``trusted`` should apply, or None where the source has nothing newer."""
+
+    @abstractmethod
+    async def head(self, source: str, trusted: TrustedT) -> tuple[Head, ProofT]:
+        """The vault's outbox position at the state that ``trusted`` finalizes, with its proof."""
+
+    @abstractmethod
+    async def packets(self, source: str, span: Span) -> Sequence[Claim]:
+        """The packets of the span in order, Acks with the inbox packet they answer; believed only after the fold."""
+
+
+class Verifier(ABC, Generic[BootstrapT, TrustedT, UpdateT, ProofT]):
+    """Checks; pure. Raises Rejected (wrong), Conflict (two headers exclude each other)."""
+
+    @abstractmethod
+    def verify_bootstrap(self, bootstrap: BootstrapT, now: int) -> TrustedT:
+        """The first trusted state, under the configured checkpoint; ``now`` in unix seconds."""
+
+    @abstractmethod
+    def verify_update(self, trusted: TrustedT, update: UpdateT, now: int) -> TrustedT:
+        """The trusted state after an update; ``now`` in unix seconds."""
+
+    @abstractmethod
+    def verify_head(self, trusted: TrustedT, head: Head, proof: ProofT) -> ProvenHead:
+        """The proven head of the vault at the state that ``trusted`` finalizes."""
+
+    @abstractmethod
+    def get_point(self, trusted: TrustedT) -> Point:
+        """Height, hash and time of the finalized state."""
+
+    @abstractmethod
+    def is_fresh(self, trusted: TrustedT, now: int) -> bool:
+        """Whether the trusted state is young enough to build on (trusting or weak-subjectivity period)."""
+
+
+class Codec(ABC, Generic[BootstrapT, TrustedT, UpdateT, ProofT]):
+    """Bytes for the store, for proposals and for exported proofs. Decoders raise Rejected on anything unsound."""
+
+    @abstractmethod
+    def encode_trusted(self, trusted: TrustedT) -> bytes: ...  # noqa: D102  see the class
+
+    @abstractmethod
+    def decode_trusted(self, data: bytes) -> TrustedT: ...  # noqa: D102
+
+    @abstractmethod
+    def encode_bootstrap(self, bootstrap: BootstrapT) -> bytes: ...  # noqa: D102
+
+    @abstractmethod
+    def decode_bootstrap(self, data: bytes) -> BootstrapT: ...  # noqa: D102
+
+    @abstractmethod
+    def encode_update(self, update: UpdateT) -> bytes: ...  # noqa: D102
+
+    @abstractmethod
+    def decode_update(self, data: bytes) -> UpdateT: ...  # noqa: D102
+
+    @abstractmethod
+    def encode_proof(self, proof: ProofT) -> bytes: ...  # noqa: D102
+
+    @abstractmethod
+    def decode_proof(self, data: bytes) -> ProofT: ...  # noqa: D102
+
+
+class Submitter(ABC):
+    """Builds, signs and sends the transaction that carries a certified packet. Idempotent: `recv` is at most once."""
+
+    @abstractmethod
+    async def prepare(self, certificate: Certificate, previous: Sequence[SignedTx]) -> SignedTx:
+        """Build and sign; the caller stores the result before `send`.
+
+        Args:
+            certificate: packet and exactly m signatures.
+            previous: transactions of this account that were stored earlier and have no outcome yet, oldest first; one for
+                the same packet is replaced at the same nonce with bumped fees.
+
+        Raises:
+            Unavailable: no endpoint answered. Rejected: the chain refuses the call (reverts), with its reason.
+        """
+
+    @abstractmethod
+    async def send(self, signed: SignedTx) -> str:
+        """Hand the stored transaction to every endpoint that takes it; returns its id. Sending again is safe."""
+
+    @abstractmethod
+    async def outcome(self, signed: SignedTx) -> Outcome:
+        """What the chain says of it now."""
+
+
+@dataclass(frozen=True)
+class Chain(Generic[BootstrapT, TrustedT, UpdateT, ProofT]):
+    """One vault on one chain, as the relayer sees it: built by `chains.registry`, used by tasks, known by nobody else."""
+
+    chain_id: str
+    family: str
+    vault_id: bytes
+    start_height: int
+    limits: Limits
+    reader: Reader[BootstrapT, TrustedT, UpdateT, ProofT]
+    verifier: Verifier[BootstrapT, TrustedT, UpdateT, ProofT]
+    codec: Codec[BootstrapT, TrustedT, UpdateT, ProofT]
+    submitter: Submitter | None
+
+
+@dataclass(frozen=True)
+class Advanced(Generic[TrustedT, UpdateT]):
+    """Result of `advance`: each applied update with the state after it (empty: nothing newer), and who misbehaved."""
+
+    steps: tuple[tuple[UpdateT, TrustedT], ...]
+    blames: tuple[Blame, ...]
+
+
+@dataclass(frozen=True)
+class Collected(Generic[ProofT]):
+    """Result of `collect`: a proven head, the claim and proof it came from, the new cursor, the facts, who misbehaved."""
+
+    head: Head
+    proof: ProofT
+    proven: ProvenHead
+    cursor: Cursor
+    facts: tuple[Fact, ...]
+    blames: tuple[Blame, ...]
+
+
+async def bootstrap(
+    chain: Chain[BootstrapT, TrustedT, UpdateT, ProofT], now: int
+) -> tuple[BootstrapT, TrustedT, tuple[Blame, ...]]:
+    """Start a light client from its checkpoint, from the first source whose bootstrap verifies.
+
+    Raises:
+        Unavailable: no source gave one that verifies; the blames are in the text.
+    """
+    blames: list[Blame] = []
+    for source in chain.reader.sources:
+        try:
+            claimed = await chain.reader.bootstrap(source)
+            return claimed, chain.verifier.verify_bootstrap(claimed, now), tuple(blames)
+        except (Rejected, Unavailable) as error:
+            blames.append(_blame(chain.chain_id, source, error))
+    raise Unavailable(
+        f"no source of {chain.chain_id} gave a bootstrap that verifies: {_list(blames)}; check endpoints and checkpoint",
+        reason="no_bootstrap",
+    )
+
+
+async def advance(
+    chain: Chain[BootstrapT, TrustedT, UpdateT, ProofT], trusted: TrustedT, now: int
+) -> Advanced[TrustedT, UpdateT]:
+    """Bring a light client forward as far as one of its sources goes: bounded loop of update and verify.
+
+    A source that fails or lies is blamed and the next one asked; a source with nothing newer is no fault. A Conflict is
+    raised at once: it freezes the chain.
+
+    Raises:
+        Unavailable: every source failed. Conflict: two finalized headers exclude each other.
+    """
+    blames: list[Blame] = []
+    steps: list[tuple[UpdateT, TrustedT]] = []
+    for source in chain.reader.sources:
+        try:
+            for _ in range(MAX_UPDATES_PER_ADVANCE):
+                update = await chain.reader.update(source, trusted)
+                if update is None:
+                    break
+                trusted = chain.verifier.verify_update(trusted, update, now)
+                steps.append((update, trusted))
+        except (Rejected, Unavailable) as error:
+            blames.append(_blame(chain.chain_id, source, error))
+            continue
+        if steps:
+            break
+    if not steps and len(blames) == len(chain.reader.sources):
+        raise Unavailable(f"no source of {chain.chain_id} answers soundly: {_list(blames)}", reason="no_source")
+    return Advanced(tuple(steps), tuple(blames))
+
+
+async def collect(
+    chain: Chain[BootstrapT, TrustedT, UpdateT, ProofT], trusted: TrustedT, cursor: Cursor, from_height: int
+) -> Collected[ProofT]:
+    """Prove the vault's head at ``trusted`` and fold every packet up to it: the one road from claim to fact.
+
+    Args:
+        chain: the chain.
+        trusted: verified state of its light client.
+        cursor: the vault's position that is on record.
+        from_height: height of that record; packets are looked for from there.
+
+    Raises:
+        Unavailable: no source gave head, proof and packets that fit together; the blames are in the text.
+    """
+    blames: list[Blame] = []
+    point = chain.verifier.get_point(trusted)
+    for source in chain.reader.sources:
+        # Head, proof and packets come from one source: the number it claims is only believed once its own packets fold
+        # into the proven head, so a wrong number can be blamed on nobody else.
+        try:
+            head, proof = await chain.reader.head(source, trusted)
+            proven = chain.verifier.verify_head(trusted, head, proof)
+            claims: Sequence[Claim] = ()
+            if proven.head != cursor.head:
+                if not cursor.sequence < head.sequence <= cursor.sequence + MAX_PACKETS_PER_COLLECT:
+                    raise Rejected(
+                        "the claimed outbox number does not fit the proven head",
+                        got=head.sequence,
+                        expected=f"{cursor.sequence + 1} to {cursor.sequence + MAX_PACKETS_PER_COLLECT}",
+                        reason="head_number",
+                        source=source,
+                    )
+                span = Span(cursor.sequence, head.sequence, from_height, point.height)
+                claims = await chain.reader.packets(source, span)
+            after, facts = fold(cursor, claims, proven, chain.limits)
+            return Collected(Head(after.sequence, after.head), proof, proven, after, facts, tuple(blames))
+        except (Rejected, Unavailable) as error:
+            blames.append(_blame(chain.chain_id, source, error))
+    raise Unavailable(
+        f"no source of {chain.chain_id} gives a proven head with the packets behind it: {_list(blames)}",
+        reason="no_facts",
+    )
+
+
+def _blame(chain: str, source: str, error: RelayerError) -> Blame:
+    return Blame(chain, source, error.reason or type(error).__name__.lower(), str(error))
+
+
+def _list(blames: Sequence[Blame]) -> str:
+    return "; ".join(f"{b.source}: {b.reason} ({b.detail})" for b in blames) or "none is configured"
