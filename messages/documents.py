@@ -15,7 +15,6 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, NewType, TypeVar
@@ -388,9 +387,9 @@ def _malformed(what: str, got: object, expected: object) -> Rejected:
 
 
 @cache
-def _get_mapping(kind: Hashable) -> tuple[tuple[str, Any, Any], ...]:
+def _get_mapping(kind: Any) -> tuple[tuple[str, Any, Any], ...]:
     hints = typing.get_type_hints(kind)
-    return tuple((f.name, *_get_codec(hints[f.name])) for f in dataclasses.fields(kind))  # type: ignore[arg-type]  # a dataclass
+    return tuple((f.name, *_get_codec(hints[f.name])) for f in dataclasses.fields(kind))
 
 
 def _get_codec(hint: Any) -> tuple[Any, Any]:
