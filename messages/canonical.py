@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from typing import Any
 
 from messages.errors import Rejected
@@ -53,10 +52,10 @@ def _verify_value(obj: object, depth: int) -> None:
     elif isinstance(obj, int):
         if not -MAX_SAFE_INTEGER <= obj <= MAX_SAFE_INTEGER:
             raise _refuse("an integer beyond 2^53 must be a string", got=obj)
-    elif isinstance(obj, Mapping | list | tuple):
+    elif isinstance(obj, dict | list | tuple):
         if depth == 0:
             raise _refuse("nested too deep", expected=f"<= {MAX_DEPTH}")
-        if isinstance(obj, Mapping):
+        if isinstance(obj, dict):
             for key in obj:
                 if not isinstance(key, str) or not key.isascii():
                     raise _refuse("keys are ASCII strings", got=key)

@@ -41,6 +41,10 @@ from messages.packet import (
     verify_packet_limits,
 )
 
+ATTESTED = 3
+CREDITED_LEVELS = (1, 2, ATTESTED)  # protocol.md 10: tiers 4 and 5 are never credited
+_REASONS = frozenset(reason.value for reason in Reason)
+
 
 @dataclass(frozen=True, slots=True)
 class TrustTier:
@@ -159,7 +163,7 @@ def fold(
     ``claims`` are all packets after ``cursor`` up to the proven head, in order; one withheld, added, changed or moved gives
     another head. Each Ack comes with the inbox packet of its commitment and sequence. ``limits`` are those of the family.
 
-    Rejected: "wrong_vault", "zero_head", "bad_sequence", "bad_packet", "head_mismatch", "missing_inbox",
+    Rejected: "wrong_vault", "bad_proof", "zero_head", "bad_sequence", "bad_packet", "head_mismatch", "missing_inbox",
     "unexpected_inbox", "inbox_mismatch". Once the head matches, the vault has accepted these packets: content that makes
     no sense is recorded as a void fact and never raises.
     """
@@ -167,6 +171,7 @@ def fold(
         raise Rejected(
             "the proven head is of another vault", got=proven.vault_id, expected=cursor.vault_id, reason="wrong_vault"
         )
+    _verify_proven(proven)
     if len(proven.head) != 32 or ZERO32 in (proven.head, cursor.head):
         raise Rejected("a missing or zero head proves nothing", got=proven.head, reason="zero_head")
     at, commitments, heads = cursor, [], []
@@ -185,6 +190,19 @@ def fold(
         _make_fact(claim, commitment, head, proven, limits)
         for claim, commitment, head in zip(claims, commitments, heads, strict=True)
     )
+
+
+def _verify_proven(proven: ProvenHead) -> None:
+    """Check the widths of a proof's record (records are joined without lengths) and that its tier may be credited."""
+    tier = proven.tier
+    if tier.level not in CREDITED_LEVELS:
+        raise Rejected("tiers 4 and 5 are never credited", got=tier.level, expected="1, 2 or 3", reason="bad_proof")
+    if not 0 <= tier.m <= tier.n <= 255 or (tier.level == ATTESTED and tier.m == 0):
+        raise Rejected("m of n of a tier", got=(tier.m, tier.n), reason="bad_proof")
+    if len(proven.header_hash) != 32 or len(proven.proof_digest) != 32 or proven.proof_digest == ZERO32:
+        raise Rejected("header hash and proof digest have 32 bytes", reason="bad_proof")
+    if not 0 <= proven.height <= UINT64_MAX or not 0 < proven.time <= UINT64_MAX:
+        raise Rejected("height or time of a proof out of range", got=(proven.height, proven.time), reason="bad_proof")
 
 
 def _make_fact(claim: Claim, commitment: bytes, head: bytes, proven: ProvenHead, limits: Limits) -> Fact:
@@ -266,7 +284,7 @@ def _is_sound_ack(ack: Ack, body: InboxBody) -> bool:
     if ack.kind != body.KIND:
         return False
     if ack.status == AckStatus.REFUSED:
-        return ack.reason != Reason.NONE and ack.bitmap == 0
+        return ack.reason in _REASONS and ack.reason != Reason.NONE and ack.bitmap == 0
     items = len(body.items) if isinstance(body, DecideTrades | DecideWithdrawals) else 0
     return ack.status == AckStatus.DONE and ack.reason == Reason.NONE and ack.bitmap >> items == 0
 
@@ -348,8 +366,8 @@ class _Record:
 def decode_fact(record: bytes) -> Fact:
     """Return the fact of a record that `encode_fact` made: the only door by which stored facts come back.
 
-    Rejected ("malformed") when the record is not byte for byte what `encode_fact` gives. Commitment, stamp and bodies are
-    computed again; heads are checked along the chain by `verify_chain`.
+    Rejected ("malformed", "missing_inbox", "inbox_mismatch") when the record is not byte for byte what `encode_fact` gives.
+    Commitment, stamp and bodies are computed again; heads are checked along the chain by `verify_chain`.
     """
     read = _Record(record)
     version, level, m, n = read.take(4)
@@ -364,8 +382,15 @@ def decode_fact(record: bytes) -> Fact:
     if packet is None:
         raise Rejected("a stored fact without its packet", reason="malformed")
     body = None if void else decode_outbox_body(packet.payloads[0].value)
-    # the limits of the family were applied when the fact was made
-    inbox_body = decode_inbox_body(inbox.payloads[0].value, WIDEST_LIMITS) if body and inbox else None
+    inbox_body = None
+    if isinstance(body, Ack):
+        _verify_answered(vault_id, body, inbox)
+        # the limits of the family were applied when the fact was made
+        inbox_body, flaw = _decode_answered(body, inbox, WIDEST_LIMITS)
+        if flaw:
+            raise Rejected("a stored Ack makes no sense and is not void", got=flaw, reason="malformed")
+    elif body is not None and inbox is not None:
+        raise Rejected("a stored inbox packet beside no Ack", reason="malformed")
     fact = Fact(
         vault_id,
         packet.sequence,

@@ -57,10 +57,20 @@ class Packet:
 # ---- commitments ------------------------------------------------------------------------------------------------------
 
 
+def _encode_text(text: str) -> bytes:
+    try:
+        data = text.encode()
+    except UnicodeEncodeError as error:
+        raise Rejected("a lone surrogate is no character", reason="bad_packet") from error
+    if len(data) > MAX_TEXT_BYTES:
+        raise Rejected("a text of the packet is too long", got=len(data), expected=MAX_TEXT_BYTES, reason="bad_packet")
+    return data
+
+
 @lru_cache(maxsize=256)
 def _hash_text(text: str) -> bytes:
     # ports, versions, encodings and client ids repeat in every packet
-    return sha256(text.encode())
+    return sha256(_encode_text(text))
 
 
 def compute_payload_hash(payload: Payload) -> bytes:
@@ -77,7 +87,7 @@ def compute_payload_hash(payload: Payload) -> bytes:
 def compute_commitment(packet: Packet) -> bytes:
     """Return the 32-byte packet commitment (ibc-v2.md 2; timeout big-endian; source client and sequence are not in it).
 
-    Rejected ("bad_packet") without payloads or with a timeout that is no u64.
+    Rejected ("bad_packet") without payloads, with a text beyond its limit or with a timeout that is no u64.
     """
     if not packet.payloads:
         raise Rejected("a packet needs a payload", reason="bad_packet")
@@ -105,7 +115,7 @@ def _encode_u64(number: int) -> bytes:
 def _path(client: str, tag: bytes, sequence: int) -> bytes:
     if sequence == 0:
         raise Rejected("packet sequences start at 1", got=sequence, reason="bad_packet")
-    return client.encode() + tag + _encode_u64(sequence)
+    return _encode_text(client) + tag + _encode_u64(sequence)
 
 
 def get_packet_commitment_path(source_client: str, sequence: int) -> bytes:
@@ -170,11 +180,13 @@ def verify_packet_limits(packet: Packet) -> None:
         raise Rejected("sequence or timeout out of range", got=packet.sequence, reason="bad_packet")
     if not 1 <= len(packet.payloads) <= MAX_PAYLOADS:
         raise Rejected("number of payloads", got=len(packet.payloads), reason="bad_packet")
-    texts = [packet.source_client, packet.destination_client]
+    _hash_text(packet.source_client)  # raises on a bad text; every text is hashed for the commitment anyway
+    _hash_text(packet.destination_client)
     for p in packet.payloads:
-        texts += [p.source_port, p.destination_port, p.version, p.encoding]
-    if any(len(text.encode()) > MAX_TEXT_BYTES for text in texts):
-        raise Rejected("a text of the packet is too long", expected=f"<= {MAX_TEXT_BYTES}", reason="bad_packet")
+        _hash_text(p.source_port)
+        _hash_text(p.destination_port)
+        _hash_text(p.version)
+        _hash_text(p.encoding)
     if sum(len(p.value) for p in packet.payloads) > MAX_VALUE_BYTES:
         raise Rejected("payload bytes in total", expected=f"<= {MAX_VALUE_BYTES}", reason="bad_packet")
 
