@@ -16,6 +16,7 @@ from messages.bodies import SeriesDefinition
 from messages.digests import compute_mark_digest, compute_report_digest, recover_signer
 from messages.documents import Mark, Report, SignedMark, SignedReport
 from messages.errors import Rejected
+from messages.ids import Digest
 
 MINUTE_S: Final = 60
 PRICE_SCALE_E8: Final = 10**8
@@ -24,7 +25,8 @@ SETTLEMENT_SLACK_S: Final = 60
 # Heartbeats of margin.md 6, rule 1: a spot report serves 180 s, a forward 3,600 s, a volatility slice 1,200 s.
 SPOT_HEARTBEAT_S: Final = 180
 MARK_HEARTBEAT_S: Final = 1_200
-STALE_FOR_MARGIN_S: Final = 60
+# Stamps are whole minutes, so the published 60 s would refuse a report that is merely waiting for the next one.
+STALE_FOR_MARGIN_S: Final = 180
 # margin.md 6, rule 2: more than 5 times (or less than a fifth of) its average.
 VOLATILE_RATIO: Final = 5
 # Our reports carry a confidence in [0, 1] instead of an interval; below a tenth the signers say they do not know.
@@ -135,6 +137,19 @@ def is_too_volatile(price_e8: int, reference_e8: int, ratio: int = VOLATILE_RATI
     return reference_e8 <= 0 or price_e8 > ratio * reference_e8 or price_e8 * ratio < reference_e8
 
 
+def compute_average_e8(older: Report, newer: Report) -> int:
+    """Return the time-weighted average price in e8 between two reports of one feed, floored: the reference of a spike test.
+
+    Raises:
+        Rejected: another feed or a falling cumulative (as `verify_report_follows`); equal stamps, reason "bad_stamp".
+    """
+    verify_report_follows(newer, older)
+    seconds = newer.stamp - older.stamp
+    if seconds <= 0:
+        raise Rejected("an average needs two stamps", got=seconds, expected="> 0", reason="bad_stamp")
+    return (newer.cumulative_e8_seconds - older.cumulative_e8_seconds) // seconds
+
+
 def is_deviating(price_e8: int, second_e8: int, tolerance_ppm: int) -> bool:
     """Return whether two sources of one price differ by more than the tolerance (parts per million of the smaller)."""
     smaller = min(price_e8, second_e8)
@@ -142,6 +157,33 @@ def is_deviating(price_e8: int, second_e8: int, tolerance_ppm: int) -> bool:
 
 
 # ---------------------------------------------------------------- signed documents
+
+
+def get_report_digest(report: Report) -> Digest:
+    """Return what a price signer signs for a report (data.md 3).
+
+    Raises:
+        Rejected: a field does not fit its type, reason "range" or "bad_word".
+    """
+    return compute_report_digest(
+        report.source,
+        report.underlying,
+        report.stamp,
+        report.cumulative_e8_seconds,
+        report.spot_e8,
+        report.confidence_e8,
+    )
+
+
+def get_mark_digest(mark: Mark) -> Digest:
+    """Return what a price signer signs for a mark (data.md 3).
+
+    Raises:
+        Rejected: a field does not fit its type, reason "range" or "bad_word".
+    """
+    return compute_mark_digest(
+        mark.source, mark.underlying, mark.expiry, mark.stamp, mark.forward_e8, mark.svi_e18, mark.confidence_e8
+    )
 
 
 def verify_report(
@@ -171,15 +213,7 @@ def verify_report(
     if previous is not None:
         verify_report_follows(report, previous)
     # Signatures last: everything above costs nothing.
-    digest = compute_report_digest(
-        report.source,
-        report.underlying,
-        report.stamp,
-        report.cumulative_e8_seconds,
-        report.spot_e8,
-        report.confidence_e8,
-    )
-    _verify_signatures(digest, signed.signatures, signers, threshold)
+    _verify_signatures(get_report_digest(report), signed.signatures, signers, threshold)
     return report
 
 
@@ -240,10 +274,7 @@ def verify_mark(
     for value in mark.svi_e18:
         _verify_range("svi_e18", value, -MAX_SVI_E18, MAX_SVI_E18, "bad_slice")
     _verify_range("svi_e18[5] (reference time)", mark.svi_e18[5], 1, MAX_SVI_E18, "bad_slice")
-    digest = compute_mark_digest(
-        mark.source, mark.underlying, mark.expiry, mark.stamp, mark.forward_e8, mark.svi_e18, mark.confidence_e8
-    )
-    _verify_signatures(digest, signed.signatures, signers, threshold)
+    _verify_signatures(get_mark_digest(mark), signed.signatures, signers, threshold)
     return mark
 
 

@@ -1,6 +1,6 @@
 """The margin interface on portfolios of exact integers: what counts, what freezes, what nets to nothing."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from decimal import Decimal
 
 import pytest
@@ -8,6 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from messages.bodies import SeriesDefinition
+from messages.documents import (
+    Amount,
+    ClassParameters,
+    ModelParameter,
+    Parameters,
+    UnderlyingParameters,
+)
 from messages.errors import Rejected
 from relayer.rules.margin.model import (
     PAR_E8,
@@ -27,9 +34,10 @@ from relayer.rules.margin.model import (
     is_initial_met,
     is_maintenance_met,
     to_units_floor,
+    verify_margin_parameters,
 )
 from relayer.rules.margin.numbers import DECIMAL, FLOAT
-from relayer.rules.margin.srm import MAIN_NET
+from relayer.rules.margin.srm import MAIN_NET, SrmParameters
 from relayer.rules.prices import PriceState, SettlementKey, compute_price_states
 
 NOW = 1_800_000_000
@@ -364,6 +372,50 @@ def test_an_unknown_model_is_refused():
     with pytest.raises(Rejected) as error:
         get_model("pm9")
     assert error.value.reason == "unknown_model"
+
+
+# ---------------------------------------------------------------- parameters
+
+
+def read(**changes):
+    values = {"underlying": ETH, "price_source": SOURCE, "model": "srm"} | changes
+    repeat = values.pop("repeat", 1)
+    numbers = tuple(ModelParameter(field.name, str(getattr(MAIN_NET, field.name))) for field in fields(SrmParameters))
+    numbers += values.pop("extra", ())
+    haircut = values.pop("haircut", 100_000)
+    currency = values.pop("currency", USDC)
+    # Margin reads two tables; what the others hold is nothing to it.
+    values_of_all = {field.name: () for field in fields(Parameters)} | {
+        "classes": (ClassParameters(USDC, 6, Amount(0), haircut),),
+        "underlyings": (UnderlyingParameters(model_parameters=numbers, **values),) * repeat,
+    }
+    parameters = Parameters(**values_of_all)
+    return verify_margin_parameters(parameters, currency)
+
+
+def test_the_margin_part_of_the_operators_parameters_is_read():
+    assert read() == PARAMETERS
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"model": "pm9"}, "underlyings[0].model"),
+        ({"repeat": 2}, "underlyings[1].underlying"),
+        (
+            {"extra": (ModelParameter("depeg_factor", "1"),)},
+            "underlyings[0].model_parameters.depeg_factor is named twice",
+        ),
+        ({"extra": (ModelParameter("surprise", "1"),)}, "underlyings[0].model_parameters has an unknown key"),
+        ({"haircut": 1_000_001}, "classes[0].house_due_haircut_ppm"),
+        ({"currency": EURC}, "account currency"),
+    ],
+)
+def test_wrong_parameters_are_refused_by_the_name_of_their_key(changes, word):
+    with pytest.raises(Rejected) as error:
+        read(**changes)
+    assert error.value.reason == "bad_parameters"
+    assert word in error.value.what
 
 
 # ---------------------------------------------------------------- worth
