@@ -223,8 +223,23 @@ class LiquidationParameters:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlParameters:
+    """A control change the operators want at a vault: ``value`` is the encoded body of kind 35, 36 or 37 (protocol.md 4.2).
+
+    A plan carries it until the facts show it in force or pending, so naming it twice does nothing.
+    """
+
+    vault_id: bytes
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Parameters:
-    """All that the operators' quorum decides and signs (data.md 2). A plan carries the digest."""
+    """All that the operators' quorum decides and signs (data.md 2). A plan carries the digest.
+
+    The first class is the currency that accounts are margined in. An asset whose price source is zero counts at par; another
+    class than the first is converted at the spot of the underlying of the same name.
+    """
 
     SCHEMA: ClassVar[str] = "optsettle/parameters/1"
     version: int
@@ -239,6 +254,7 @@ class Parameters:
     underlyings: tuple[UnderlyingParameters, ...]
     families: tuple[FamilyParameters, ...]
     liquidation: LiquidationParameters
+    controls: tuple[ControlParameters, ...] = ()
 
 
 # ---------------------------------------------------------------- plan, proposal, vote
@@ -299,7 +315,11 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class OpenPackets:
-    """The list of open packets a proposal names, ascending by (vault id, sequence)."""
+    """The list of open packets a proposal names, ascending by (vault id, sequence, timeout).
+
+    A packet proven absent stays in the list until its number is consumed, so that the plan can count absences
+    (protocol.md 7.7).
+    """
 
     SCHEMA: ClassVar[str] = "optsettle/open/1"
     packets: tuple[OpenPacket, ...]
@@ -354,7 +374,7 @@ def compute_digest(document: Any) -> bytes:
 
 def to_object(value: Any) -> Any:
     """The JSON object of a document or of a part of one."""
-    kind = type(value)
+    kind: Any = type(value)  # Any: mypy does not take a class for hashable, which the cache asks for
     out: dict[str, Any] = {}
     for name, encode, _ in _get_mapping(kind):
         out[name] = encode(getattr(value, name))
@@ -375,7 +395,8 @@ def from_object(kind: type[DocumentT], obj: Any) -> DocumentT:
     schema = getattr(kind, "SCHEMA", None)
     if schema is not None and obj.get("schema") != schema:
         raise _malformed(f"{kind.__name__}.schema", obj.get("schema"), schema)
-    fields = _get_mapping(kind)
+    known_kind: Any = kind  # Any: as in to_object
+    fields = _get_mapping(known_kind)
     known = {name for name, _, _ in fields} | ({"schema"} if schema is not None else set())
     if obj.keys() != known:
         raise _malformed(f"keys of {kind.__name__}", sorted(obj.keys() ^ known), "no unknown and no missing key")
