@@ -114,7 +114,12 @@ def compute_due_id(quote_class: bytes) -> SeriesId:
 
 
 def compute_own_portfolio(vault_id: bytes, account: bytes) -> PortfolioId:
-    """Return the portfolio of an account without a link: keccak256(vault id || account) (protocol.md 6)."""
+    """Return the portfolio of an account without a link: keccak256(vault id || account) (protocol.md 6).
+
+    Rejected ("bad_account") unless both have 32 bytes: joined without lengths, other widths would collide.
+    """
+    if len(vault_id) != 32 or len(account) != 32:
+        raise Rejected("a vault id and an account have 32 bytes each", got=account, reason="bad_account")
     return PortfolioId(keccak256(vault_id + account))
 
 

@@ -17,7 +17,16 @@ E2E = "tests.conformance.eureka_e2e"
 
 
 def discover(folder: Path) -> Iterator[Case]:
-    """Yield a case per packet and ack of every file of that shape, then the cases of the light-client fixtures."""
+    """Yield the cases that run in process, then those of the light-client fixtures."""
+    yield from discover_in_process(folder)
+    if importlib.util.find_spec(E2E) is not None:
+        yield from importlib.import_module(E2E).discover_e2e(folder)
+    else:
+        yield Case(KIND, "end-to-end fixtures", _bind(_skip, "the end-to-end runner is not built yet"))
+
+
+def discover_in_process(folder: Path) -> Iterator[Case]:
+    """Yield a case per packet and ack of every file of that shape."""
     for path in sorted(folder.rglob("*.json")):
         data = json.loads(path.read_text())
         if not isinstance(data, dict):
@@ -27,10 +36,6 @@ def discover(folder: Path) -> Iterator[Case]:
             yield Case(KIND, f"{name}:packets[{i}] {entry.get('name', '')}", _bind(_check_packet, entry))
         for i, entry in enumerate(_entries(data, "acks", {"app_acknowledgements_hex", "commitment"})):
             yield Case(KIND, f"{name}:acks[{i}] {entry.get('name', '')}", _bind(_check_ack, entry))
-    if importlib.util.find_spec(E2E) is not None:
-        yield from importlib.import_module(E2E).discover_e2e(folder)
-    else:
-        yield Case(KIND, "end-to-end fixtures", _bind(_skip, "the end-to-end runner is not built yet"))
 
 
 def _entries(data: dict[str, Any], key: str, fields: set[str]) -> list[dict[str, Any]]:

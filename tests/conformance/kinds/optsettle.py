@@ -52,19 +52,32 @@ MALFORMED = "malformed"
 
 
 def discover(folder: Path) -> Iterator[Case]:
-    """Yield the cases of every JSON file that holds byte vectors or traces."""
-    for path in sorted(folder.rglob("*.json")):
-        data = json.loads(path.read_text())
-        if not isinstance(data, dict):
-            continue
-        name = str(path.relative_to(folder))
+    """Yield the cases that run in process, then those that need a vault."""
+    yield from discover_in_process(folder)
+    for path, name, data in _read_files(folder):
         if "traces" in data:
             yield from _discover_traces(path, name, data)
-        elif SECTIONS.keys() & data.keys() or "recv_cases" in data:
-            yield from _discover_bytes(path, name, data)
+        else:
+            count = len(data.get("recv_cases", [])) + len(data.get("creation_cases", []))
+            if count:
+                yield from _discover_on_evm("discover_recv", path, f"{name}:recv_cases, creation_cases", count)
 
 
-def _discover_bytes(path: Path, name: str, data: dict[str, Any]) -> Iterator[Case]:
+def discover_in_process(folder: Path) -> Iterator[Case]:
+    """Yield a case per entry of every section that needs no vault."""
+    for _, name, data in _read_files(folder):
+        if "traces" not in data:
+            yield from _discover_bytes(name, data)
+
+
+def _read_files(folder: Path) -> Iterator[tuple[Path, str, dict[str, Any]]]:
+    for path in sorted(folder.rglob("*.json")):
+        data = json.loads(path.read_text())
+        if isinstance(data, dict):
+            yield path, str(path.relative_to(folder)), data
+
+
+def _discover_bytes(name: str, data: dict[str, Any]) -> Iterator[Case]:
     yield from (
         Case(KIND, f"{name}:constants.{key}", _bind(_check_constant, key, value))
         for key, value in data.get("constants", {}).items()
@@ -81,9 +94,6 @@ def _discover_bytes(path: Path, name: str, data: dict[str, Any]) -> Iterator[Cas
     for i, entry in enumerate(data.get("recv_cases", [])):
         label = f"{name}:recv_cases[{i}] {entry['why']} (certificate)"
         yield Case(KIND, label, _bind(_check_recv, data["recv_setup"], entry))
-    if "recv_cases" in data or "creation_cases" in data:
-        count = len(data.get("recv_cases", [])) + len(data.get("creation_cases", []))
-        yield from _discover_on_evm("discover_recv", path, f"{name}:recv_cases, creation_cases", count)
 
 
 def _discover_traces(path: Path, name: str, data: dict[str, Any]) -> Iterator[Case]:
