@@ -302,9 +302,10 @@ def test_a_fallen_account_currency_charges_shorts():
 
 def test_amounts_are_floored_against_the_account():
     result = margin(cash(0, units=1, haircut_ppm=1))
-    assert to_units_floor(result, 6, FLOAT) == (0, 0)
+    assert to_units_floor(result, 6) == (0, 0)
+    assert to_units_floor(margin(cash(0, units=1, haircut_ppm=1), numbers=DECIMAL), 6) == (0, 0)
     result = margin(cash(0, units=-1, decimals=8))
-    assert to_units_floor(result, 6, FLOAT) == (-1, -1)
+    assert to_units_floor(result, 6) == (-1, -1)
 
 
 def test_a_margin_of_exactly_zero_is_met_and_one_unit_less_is_not():

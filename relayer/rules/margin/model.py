@@ -20,7 +20,7 @@ from messages.bodies import SeriesDefinition
 from messages.documents import Parameters
 from messages.errors import Rejected
 from relayer.rules.margin.black76 import compute_option_prices
-from relayer.rules.margin.numbers import FLOAT, N, Numbers, decide_sign
+from relayer.rules.margin.numbers import DECIMAL, FLOAT, N, Numbers, decide_sign
 from relayer.rules.margin.srm import (
     SrmExpiry,
     SrmMarket,
@@ -276,8 +276,9 @@ class MarginResult(Generic[N]):
         return self.cash + self.mark_to_market
 
 
-def to_units_floor(result: MarginResult[N], decimals: int, numbers: Numbers[N]) -> tuple[int, int]:
+def to_units_floor(result: MarginResult[Any], decimals: int) -> tuple[int, int]:
     """Return (initial, maintenance) in units of 10^-decimals, both floored: rounding is against the account."""
+    numbers: Numbers[Any] = DECIMAL if isinstance(result.initial, Decimal) else FLOAT
     return numbers.to_units_floor(result.initial, decimals), numbers.to_units_floor(result.maintenance, decimals)
 
 

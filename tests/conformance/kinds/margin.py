@@ -13,11 +13,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from relayer.rules.margin.auction import (
+    AuctionParameters,
+    compute_bid,
+    compute_buffer_margin,
+    compute_discount,
+    compute_maximum_fraction,
+    compute_start_fee,
+)
 from relayer.rules.margin.black76 import compute_option_prices
 from relayer.rules.margin.numbers import DECIMAL, FLOAT, Numbers
 from relayer.rules.margin.srm import SrmExpiry, SrmMarket, SrmOption, SrmParameters, SrmPerp, compute_srm_market
 from relayer.rules.margin.svi import SviSlice, compute_svi_volatility
+from tests.conformance import pm1
 from tests.conformance.case import Case, SkippedError
+from tests.conformance.pm1 import compute_pm1
 
 E18 = 18
 SETTLEMENT_WINDOW_S = 3600
@@ -34,6 +44,9 @@ def discover(root: Path) -> Iterator[Case]:
         content = json.loads(path.read_text())
         family = path.parent.name if path.parent != root else path.stem
         terms = manifest.get(family, {})
+        if "auction_params" in terms:
+            # The auctions' own `params` only say in words that they are those of the PM1 scenarios.
+            terms = {**terms, "pm1": manifest["derive_pmrm1_scenarios"]["params"]}
         cases = content if all(isinstance(case, dict) for case in content.values()) else {"": content}
         if "Parameters" in content:
             cases = {"": content}
@@ -54,8 +67,8 @@ def get_runner(case: dict[str, Any]) -> Callable[[dict[str, Any], dict[str, Any]
         return partial(_skip, "PM2 model is not built yet")
     if {"FeedExpiries", "SettlementPriceETH"} <= scenario:
         return run_srm_case
-    if scenario:
-        return partial(_skip, "PM1 model is not built yet")
+    if {"ForwardsFixed", "ForwardsVariable"} <= scenario:
+        return run_pm1_case
     if {"options", "perps", "results"} <= keys:
         return run_portfolio
     if "InitialPortfolio" in keys:
@@ -201,14 +214,15 @@ def compute_srm_case(
 
 
 def run_portfolio(case: dict[str, Any], terms: dict[str, Any]) -> None:
-    """A named portfolio of 1e8 integers, by SRM or by PM1 as its family says."""
-    if "option" not in terms.get("params", {}):
-        raise SkippedError("PM1 model is not built yet")
+    """A named portfolio of 1e8 integers, by SRM or by PM1 as the parameters of its family say."""
+    is_srm = "option" in terms["params"]
     for numbers in ARITHMETICS:
         with numbers.scope():
-            initial, maintenance = compute_srm_portfolio(
-                numbers, case, terms["env"], get_srm_parameters(terms["params"])
-            )
+            if is_srm:
+                parameters = get_srm_parameters(terms["params"])
+                initial, maintenance = compute_srm_portfolio(numbers, case, terms["env"], parameters)
+            else:
+                initial, maintenance = compute_pm1_portfolio(numbers, case, terms["env"], terms["params"])
         # The source truncates the result toward zero to an integer.
         expect_near(int(float(initial)), case["results"]["im"], absolute=1)
         expect_near(int(float(maintenance)), case["results"]["mm"], absolute=1)
@@ -284,13 +298,178 @@ def parse_confidence(value: Any) -> Decimal:
     return decimal(value)
 
 
+# ---------------------------------------------------------------- PM1
+
+
+def run_pm1_case(case: dict[str, Any], terms: dict[str, Any]) -> None:
+    expected = case["Result"]
+    for numbers in ARITHMETICS:
+        with numbers.scope():
+            initial, maintenance, worth = compute_pm1(numbers, read_pm1(numbers, case["Scenario"]), terms["params"])
+        expect_near(float(initial), expected["InitialMarginHand"] / 1e18, relative=1e-12)
+        expect_near(float(maintenance), expected["MaintenanceMarginHand"] / 1e18, relative=1e-12)
+        assert worth >= maintenance
+
+
+def read_pm1(numbers: Numbers[Any], scenario: dict[str, Any], elapsed_s: int = 0) -> pm1.Portfolio:
+    """Return one case of 1e18 integers as a portfolio, `elapsed_s` after the times to expiry it states."""
+
+    def scale(value: Any) -> Any:
+        return numbers.from_scaled(int(value), E18)
+
+    groups: dict[int, list[int]] = {}
+    for line, seconds in enumerate(scenario["OptionExpiries"]):
+        groups.setdefault(seconds, []).append(line)
+    expiries = []
+    for seconds, lines in groups.items():
+        doubts = [
+            scenario[name][i]
+            for i in lines
+            for name in ("OptionVolConfidences", "ForwardConfidences", "RateConfidences")
+        ]
+        options = tuple(
+            pm1.Option(
+                scale(scenario["OptionStrikes"][i] // 10**10 * 10**10),
+                bool(scenario["OptionIsCall"][i]),
+                scale(scenario["OptionAmounts"][i]),
+                scale(scenario["OptionVols"][i]),
+            )
+            for i in lines
+        )
+        first = lines[0]
+        expiries.append(
+            pm1.Expiry(
+                seconds - elapsed_s,
+                scale(scenario["ForwardsVariable"][first]),
+                scale(scenario["ForwardsFixed"][first]),
+                scale(scenario["Rates"][first]),
+                Decimal(min(doubts)).scaleb(-E18),
+                options,
+            )
+        )
+    return pm1.Portfolio(
+        cash=scale(scenario["Cash"]),
+        spot=scale(scenario["SpotPrice"]),
+        spot_confidence=Decimal(scenario["SpotConfidence"]).scaleb(-E18),
+        stable=scale(scenario["StablePrice"]),
+        perp=scale(scenario["Perps"]),
+        perp_price=scale(scenario["PerpPrice"]),
+        perp_confidence=Decimal(scenario["PerpConfidence"]).scaleb(-E18),
+        perp_cash=scale(scenario["UnrealisedPerpPNL"]) + scale(scenario["UnrealisedFunding"]),
+        base=scale(scenario["Base"]),
+        expiries=tuple(expiries),
+    )
+
+
+def compute_pm1_portfolio(
+    numbers: Numbers[Any], case: dict[str, Any], env: dict[str, Any], params: dict[str, Any]
+) -> tuple[Any, Any]:
+    """Return (IM, MM) of a named portfolio of one underlying."""
+    override = case["env_override"]
+    held = [*case["options"], *case["perps"], *case["bases"]]
+    names = {item["underlying"] for item in held}
+    assert len(names) <= 1, "PM1 margins one underlying"
+    name = names.pop() if names else "eth"
+    default = parse_confidence(env["default_conf"])
+    labels = list(env["seconds_to_expiry"])
+    spot = exact(numbers, env[f"{name}_spot"])
+    expiries = []
+    for label in dict.fromkeys(option["expiry"] for option in case["options"]):
+        seconds = env["seconds_to_expiry"][label]
+        forward = spot + exact(numbers, env[f"{name}_forward_minus_spot"][labels.index(label)])
+        confidence = default
+        if label in override.get("fwd", {}):
+            value, doubt = override["fwd"][label]
+            forward, confidence = exact(numbers, value), min(confidence, parse_confidence(doubt))
+        options = []
+        for option in case["options"]:
+            if option["expiry"] == label:
+                marks = override.get("vol", {})
+                volatility, doubt = marks.get(f"{label}/{option['strike']}", [env["default_vol"], default])
+                confidence = min(confidence, parse_confidence(doubt))
+                amount = numbers.from_scaled(option["amount"], 8)
+                strike = exact(numbers, option["strike"])
+                options.append(pm1.Option(strike, option["type"] == "call", amount, exact(numbers, volatility)))
+        rate = exact(numbers, env["rate"])
+        expiries.append(pm1.Expiry(seconds, forward, numbers.zero, rate, confidence, tuple(options)))
+    price, doubt = override.get("perp", [env[f"{name}_perp_mark"], default])
+    mark = exact(numbers, price)
+    perp = perp_cash = numbers.zero
+    for item in case["perps"]:
+        amount = numbers.from_scaled(item["amount"], 8)
+        perp += amount
+        perp_cash += (mark - numbers.from_scaled(item["entryPrice"], 8)) * amount
+    portfolio = pm1.Portfolio(
+        cash=numbers.from_scaled(case["cash"], 8),
+        spot=spot,
+        spot_confidence=parse_confidence(override.get("spot_conf", default)),
+        stable=exact(numbers, override.get("stable", 1)),
+        perp=perp,
+        perp_price=mark,
+        perp_confidence=parse_confidence(doubt),
+        perp_cash=perp_cash,
+        base=sum((numbers.from_scaled(item["amount"], 8) for item in case["bases"]), numbers.zero),
+        expiries=tuple(expiries),
+    )
+    initial, maintenance, _ = compute_pm1(numbers, portfolio, params)
+    return initial, maintenance
+
+
 # ---------------------------------------------------------------- auctions
 
 
 def run_auction(case: dict[str, Any], terms: dict[str, Any]) -> None:
+    """Margins by PM1, prices and fractions by the product's auction."""
     if not case["upstream_enabled"]:
         raise SkippedError("disabled at its source: an older rule, for illustration only")
-    raise SkippedError("PM1 model is not built yet")
+    table = terms["auction_params"]
+    parameters = AuctionParameters(
+        start=decimal(table["startingMtMPercentage"]),
+        cutoff=decimal(table["fastAuctionCutoffPercentage"]),
+        fast_s=table["fastAuctionLength_s"],
+        slow_s=table["slowAuctionLength_s"],
+        insolvent_s=table["insolventAuctionLength_s"],
+        fee=decimal(table["liquidatorFeeRate"]),
+        buffer=decimal(table["bufferMarginPercentage"]),
+    )
+    for numbers in ARITHMETICS:
+        with numbers.scope():
+            _run_auction(numbers, case, parameters, terms["pm1"])
+
+
+def _run_auction(
+    numbers: Numbers[Any], case: dict[str, Any], parameters: AuctionParameters, margin: dict[str, Any]
+) -> None:
+    def near(got: Any, expected: int) -> None:
+        expect_near(float(got), expected / 1e18, relative=1e-9, absolute=1e-9)
+
+    _, maintenance, worth = compute_pm1(numbers, read_pm1(numbers, case["InitialPortfolio"]), margin)
+    fee = compute_start_fee(numbers, maintenance, worth, parameters)
+    expect_near(float(fee), case["LiquidationFee"], relative=1e-9)
+    reserved = numbers.zero
+    for action in case["Actions"]:
+        expected = action["Results"]
+        held = read_pm1(numbers, action["PortfolioAndFeeds"], action["Time"] - case["StartTime"])
+        _, maintenance, worth = compute_pm1(numbers, held, margin)
+        buffer_margin = compute_buffer_margin(numbers, maintenance, worth, parameters)
+        discount = compute_discount(numbers, action["Time"] - case["StartTime"], parameters)
+        most = compute_maximum_fraction(
+            numbers, buffer_margin=buffer_margin, worth=worth, reserved=reserved, discount=discount
+        )
+        near(worth, expected["PreMtM"])
+        near(maintenance, expected["PreMM"])
+        near(buffer_margin, expected["PreBM"])
+        near(most, expected["PreFMax"])
+        taken = min(most, numbers.from_scaled(action["Liquidator"]["PercentWant"], E18))
+        near(taken, expected["FinalPercentageReceived"])
+        paid = compute_bid(worth, reserved, discount) * taken
+        near(paid, expected["ExpectedBidPrice"])
+        # What was sold leaves in equal parts, cash already paid stays: it is reserved.
+        kept = numbers.one - taken
+        near((worth - reserved) * kept + reserved + paid, expected["PostMtM"])
+        near((maintenance - reserved) * kept + reserved + paid, expected["PostMM"])
+        near((buffer_margin - reserved) * kept + reserved + paid, expected["PostBM"])
+        reserved += paid
 
 
 # ---------------------------------------------------------------- small published rules, for the vectors only
