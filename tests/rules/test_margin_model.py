@@ -249,6 +249,18 @@ def test_a_series_of_an_unknown_source_or_underlying_freezes():
     assert get_frozen_markets(Holdings(options=(hold(1),)), MARKET, PARAMETERS) == ()
 
 
+def test_a_spot_of_another_source_is_never_taken():
+    """incidents.md H3 (Sharwa): collateral was valued at a pool that one transaction could move."""
+    pool = replace(look(spot=20_000).underlyings[ETH], price_source=b"amm".ljust(32, b"\0"))
+    moved = replace(MARKET, underlyings={ETH: pool})
+    with pytest.raises(Rejected) as error:
+        margin(hold(1), market=moved)
+    assert error.value.reason == "market_frozen"
+    # the vulnerable twin takes any number that calls itself ETH
+    blind = replace(moved, underlyings={ETH: replace(pool, price_source=SOURCE)})
+    assert margin(hold(1), market=blind).mark_to_market > 100 * margin(hold(1)).mark_to_market
+
+
 def test_a_thirteenfold_spike_freezes_margin_and_never_credits():
     """incidents.md H1 (Mango): a price pumped 13 times must not lend anything against it."""
     states = compute_price_states(
@@ -272,7 +284,12 @@ def test_a_thirteenfold_spike_freezes_margin_and_never_credits():
 def test_an_expired_series_is_valued_at_its_settlement_price_and_no_other():
     key = SettlementKey(ETH, EXPIRY, SOURCE, 1800)
     market = look(now=EXPIRY + 60, settlement_prices_e8={key: 2100 * PAR_E8})
-    assert margin(hold(1), market=market).mark_to_market == 100
+    won, lost = margin(hold(1), market=market), margin(hold(-1), market=market)
+    assert (won.mark_to_market, won.initial, won.maintenance) == (100, 90, 90)  # a payoff is a due of the house
+    assert (lost.mark_to_market, lost.initial, lost.maintenance) == (-100, -100, -100)  # and nothing beyond it is asked
+    assert margin(hold(1), hold(-1, 2050), market=market).initial == 45
+    blind = replace(market, underlyings={})
+    assert margin(hold(-1), market=blind).initial == -100  # a fixed price needs no spot
     without = replace(market, settlement_prices_e8={})
     assert margin(hold(1), market=without).mark_to_market == 0  # intrinsic value at the forward of 2000
     stripped = replace(without, underlyings=remove_expiry().underlyings)

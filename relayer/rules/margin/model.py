@@ -216,7 +216,10 @@ class OptionRow(Generic[N]):
 
 @dataclass(frozen=True)
 class MarketRow(Generic[N]):
-    """One group of options that settle at one price; initial and maintenance are what it adds to the account (<= 0)."""
+    """One group of options that settle at one price; initial and maintenance are what it adds to the account.
+
+    They are <= 0 until the settlement price is fixed; from then on a net payoff counts, less the haircut of a due.
+    """
 
     underlying: bytes
     expiry: int
@@ -352,7 +355,10 @@ class SrmModel(MarginModel):
             terms = parameters.underlyings[underlying].srm
             rate = _compute_class_price(numbers, quote_class, market, parameters)
             for key, options in groups.items():
-                row = _compute_group(numbers, key, quote_class, options, rate, market, terms)
+                if market.settlement_prices_e8.get(key, 0) > 0:
+                    row = _compute_settled(numbers, key, quote_class, options, rate, market, parameters)
+                else:
+                    row = _compute_group(numbers, key, quote_class, options, rate, market, terms)
                 rows.append(row)
                 initial += row.initial
                 maintenance += row.maintenance
@@ -443,14 +449,14 @@ def _get_problem(definition: SeriesDefinition, market: MarketView, parameters: M
         return f"{name} has no margin parameters"
     if definition.price_source != terms.price_source:
         return f"{name} of price source {_get_text(definition.price_source)} is not margined"
+    if market.settlement_prices_e8.get(get_settlement_key(definition), 0) > 0:
+        return ""
     mark = market.underlyings.get(definition.underlying)
     if mark is None or mark.price_source != terms.price_source:
         return f"{name} has no spot of its price source"
     if not is_usable(mark.states, Action.MARGIN) or mark.spot_e8 <= 0:
         words = ", ".join(sorted(state.value for state in mark.states)) or PriceState.NON_POSITIVE.value
         return f"{name} spot is {words}"
-    if market.settlement_prices_e8.get(get_settlement_key(definition), 0) > 0:
-        return ""
     expiry = mark.expiries.get(definition.expiry)
     if expiry is None or expiry.forward_e8 <= 0:
         return f"{name} {definition.expiry} has no forward"
@@ -610,43 +616,26 @@ def _compute_group(
 ) -> MarketRow[N]:
     """Value and margin the options of one settlement price; all money is multiplied by the rate into the account currency."""
     mark = market.underlyings[key.underlying]
-    expiry = mark.expiries.get(key.expiry)
-    settled_e8 = market.settlement_prices_e8.get(key, 0)
+    expiry = mark.expiries[key.expiry]
     seconds = max(0, key.expiry - market.now)
-    confidence_e8 = mark.spot_confidence_e8
-    if settled_e8 > 0:
-        # The price is fixed: no volatility, no doubt left in it.
-        seconds, forward_e8, expiry, confidence_e8 = 0, settled_e8, None, PAR_E8
-    else:
-        assert expiry is not None  # get_frozen_markets has seen it
-        forward_e8 = expiry.forward_e8
-        confidence_e8 = min(confidence_e8, expiry.confidence_e8)
-    forward = numbers.from_scaled(forward_e8, 8)
+    confidence_e8 = min(mark.spot_confidence_e8, expiry.confidence_e8)
+    forward = numbers.from_scaled(expiry.forward_e8, 8)
     spot = numbers.from_scaled(mark.spot_e8, 8)
     lines: list[OptionRow[N]] = []
     for held in options:
-        definition = held.definition
-        strike = numbers.from_scaled(definition.strike_e8, 8)
-        amount = numbers.from_ratio(held.quantity_e8 * definition.multiplier_e8, 10**16)
+        strike = numbers.from_scaled(held.definition.strike_e8, 8)
         volatility = numbers.zero
-        if seconds and expiry is not None:
+        if seconds:
             try:
                 volatility = compute_mark_volatility(numbers, expiry, strike)
             except Rejected as why:
                 # A slice that gives no volatility is a missing one: the market is frozen, not valued at 0.
                 name = f"{_get_text(key.underlying)} {key.expiry}"
                 raise Rejected(f"{name}: {why.what}", got=why.got, reason="market_frozen") from why
-        if settled_e8 > 0:
-            # Intrinsic value by one subtraction: what is fixed must not carry the rounding of a formula.
-            call, put = max(numbers.zero, forward - strike), max(numbers.zero, strike - forward)
-        else:
-            call, put = compute_option_prices(
-                numbers, forward=forward, strike=strike, volatility=volatility, seconds=seconds, discount=numbers.one
-            )
-        price = call if definition.right == 1 else put
-        lines.append(
-            OptionRow(held.series, definition, held.quantity_e8, amount, volatility, price, amount * price * rate)
+        call, put = compute_option_prices(
+            numbers, forward=forward, strike=strike, volatility=volatility, seconds=seconds, discount=numbers.one
         )
+        lines.append(_make_row(numbers, held, volatility, call if held.definition.right == 1 else put, rate))
     result = compute_srm_market(
         numbers,
         SrmMarket(
@@ -693,6 +682,60 @@ def _compute_group(
         maintenance=result.maintenance * rate,
         options=tuple(lines),
     )
+
+
+def _compute_settled(
+    numbers: Numbers[N],
+    key: SettlementKey,
+    quote_class: bytes,
+    options: list[OptionHolding],
+    rate: N,
+    market: MarketView,
+    parameters: MarginParameters,
+) -> MarketRow[N]:
+    """Value options whose settlement price is fixed: a payoff is a debt now, so a net loss counts in full and a net win as a due.
+
+    No spot, volatility or confidence is needed any more, and no requirement is left beyond the payoff.
+    """
+    zero = numbers.zero
+    price = numbers.from_scaled(market.settlement_prices_e8[key], 8)
+    lines: list[OptionRow[N]] = []
+    total = zero
+    for held in options:
+        move = price - numbers.from_scaled(held.definition.strike_e8, 8)
+        if held.definition.right != 1:
+            move = -move
+        line = _make_row(numbers, held, zero, max(zero, move), rate)
+        lines.append(line)
+        total += line.value
+    haircut_ppm = parameters.house_due_haircut_ppm.get(quote_class, PPM)
+    counted = total * numbers.from_ratio(PPM - haircut_ppm, PPM) if total > zero else total
+    return MarketRow(
+        underlying=key.underlying,
+        expiry=key.expiry,
+        quote_class=quote_class,
+        price_source=key.price_source,
+        seconds=0,
+        spot=price,
+        forward=price,
+        confidence_e8=PAR_E8,
+        mark_to_market=total,
+        isolated_initial=zero,
+        isolated_maintenance=zero,
+        max_loss=zero,
+        unpaired_initial=zero,
+        unpaired_maintenance=zero,
+        confidence_charge=zero,
+        depeg_charge=zero,
+        initial=counted,
+        maintenance=counted,
+        options=tuple(lines),
+    )
+
+
+def _make_row(numbers: Numbers[N], held: OptionHolding, volatility: N, price: N, rate: N) -> OptionRow[N]:
+    amount = numbers.from_ratio(held.quantity_e8 * held.definition.multiplier_e8, 10**16)
+    return OptionRow(held.series, held.definition, held.quantity_e8, amount, volatility, price, amount * price * rate)
 
 
 def compute_mark_volatility(numbers: Numbers[N], mark: ExpiryMark, strike: N) -> N:
