@@ -17,6 +17,7 @@ from messages.ids import Digest
 MAX_BYTES = 1_048_576
 MAX_DEPTH = 32
 MAX_CONTAINERS = 65_536
+MAX_STRINGS = 131_072
 MAX_SAFE_INTEGER = 2**53  # larger integers are strings
 
 _SIXTEEN_DIGITS = re.compile(rb"[0-9]{16,}")
@@ -96,6 +97,8 @@ def decode_canonical(data: bytes, max_bytes: int = MAX_BYTES, max_depth: int = M
 
 def _verify_structure(data: bytes, max_depth: int) -> None:
     """Judge the text outside strings without parsing it: characters, size of numbers, number and depth of containers."""
+    if data.count(b'"') > 2 * MAX_STRINGS:
+        raise Rejected("too many strings", expected=f"<= {MAX_STRINGS}", reason="size")
     # Without escapes the odd pieces between quotes are strings. A backslash outside a string stops the parser at that place.
     pieces = data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')
     if len(pieces) % 2 == 0:

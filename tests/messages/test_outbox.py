@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from messages import bodies as b
 from messages import outbox as o
 from messages.errors import Rejected
-from messages.packet import Packet, Payload, compute_commitment
+from messages.hashing import keccak256
+from messages.packet import Packet, Payload, compute_commitment, encode_packet_borsh
 from tests.messages.builders import (
     DEPOSIT,
     EDGE_SEQUENCES,
@@ -328,6 +329,28 @@ def test_every_flipped_bit_of_a_stored_fact_is_refused_or_gives_another_fact():
 def test_hostile_records_are_refused_or_are_the_one_encoding(record):
     if get_refusal(o.decode_fact, record) is None:
         assert o.encode_fact(o.decode_fact(record)) == record
+
+
+def test_a_stored_fact_has_one_form_for_ever():
+    _, facts = fold(CLAIMS)
+    record = o.encode_fact(facts[3])
+    # golden: stores of the past must stay readable; a new form needs a new version byte
+    assert keccak256(record).hex() == "4c4c5cba6d5a8f443c0b067c49f78b79ce535da61d9b31f6b1ee6aa0641daf3d"
+    assert get_refusal(o.decode_fact, record + b"\0") == "malformed"
+    assert get_refusal(o.decode_fact, record[:-1]) == "malformed"
+    # the same packet in the long form
+    packet = facts[0].packet
+    plain = o.encode_fact(facts[0])
+    at = plain.index(b"\x01" + (1).to_bytes(8, "big") + packet.timeout_timestamp.to_bytes(8, "big"))
+    borsh = encode_packet_borsh(packet)
+    long = plain[:at] + b"\x02" + len(borsh).to_bytes(4, "big") + borsh + b"\0"
+    assert get_refusal(o.decode_fact, long) == "malformed"
+
+
+def test_a_packet_whose_timeout_is_before_any_block_is_void():
+    for timeout, void in ((0, "timeout"), (86_399, "timeout"), (86_400, "")):
+        fact = fold_one(o.Claim(replace(CLAIMS[0].packet, timeout_timestamp=timeout)))
+        assert (fact.void, fact.stamp) == (void, 0)
 
 
 def test_a_changed_dropped_or_foreign_fact_breaks_the_chain():
