@@ -133,11 +133,6 @@ def get_packet_ack_path(destination_client: str, sequence: int) -> bytes:
     return _path(destination_client, b"\x03", sequence)
 
 
-packet_commitment_path = get_packet_commitment_path
-packet_receipt_path = get_packet_receipt_path
-packet_ack_path = get_packet_ack_path
-
-
 def compute_evm_storage_slot(path: bytes, base: bytes = EVM_STORE_BASE) -> bytes:
     """Return K(K(path) || base): the slot of ``path`` in the router's mapping (ibc-v2.md 3)."""
     return keccak256(keccak256(path) + base)

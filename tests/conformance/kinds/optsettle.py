@@ -54,13 +54,12 @@ MALFORMED = "malformed"
 def discover(folder: Path) -> Iterator[Case]:
     """Yield the cases that run in process, then those that need a vault."""
     yield from discover_in_process(folder)
-    for path, name, data in _read_files(folder):
-        if "traces" in data:
-            yield from _discover_traces(path, name, data)
-        else:
-            count = len(data.get("recv_cases", [])) + len(data.get("creation_cases", []))
-            if count:
-                yield from _discover_on_evm("discover_recv", path, f"{name}:recv_cases, creation_cases", count)
+    yield from _discover_on_evm(folder)
+    for _, name, data in _read_files(folder):
+        for trace in data.get("traces", []):
+            if trace["family"] != "evm":
+                reason = LATER.get(trace["family"], f"no vault of the family {trace['family']}")
+                yield Case(KIND, f"{name}:{trace['id']}", _bind(_skip, reason))
 
 
 def discover_in_process(folder: Path) -> Iterator[Case]:
@@ -96,24 +95,18 @@ def _discover_bytes(name: str, data: dict[str, Any]) -> Iterator[Case]:
         yield Case(KIND, label, _bind(_check_recv, data["recv_setup"], entry))
 
 
-def _discover_traces(path: Path, name: str, data: dict[str, Any]) -> Iterator[Case]:
-    traces = data["traces"]
-    yield from _discover_on_evm(
-        "discover_traces", path, f"{name}:traces of evm", sum(t["family"] == "evm" for t in traces)
-    )
-    for trace in traces:
-        if trace["family"] != "evm":
-            reason = LATER.get(trace["family"], f"no vault of the family {trace['family']}")
-            yield Case(KIND, f"{name}:{trace['id']}", _bind(_skip, reason))
-
-
-def _discover_on_evm(function: str, path: Path, name: str, count: int) -> Iterator[Case]:
-    """Yield the cases that need the EVM vault, or one case each that says why they can't run."""
+def _discover_on_evm(folder: Path) -> Iterator[Case]:
+    """Yield the traces, recv and creation cases that need the EVM vault, or one case each that says why they can't run."""
     if importlib.util.find_spec(EVM_RUNNER) is not None:
-        yield from getattr(importlib.import_module(EVM_RUNNER), function)(path)
+        runner = importlib.import_module(EVM_RUNNER)
+        yield from runner.discover_traces(folder)
+        yield from runner.discover_recv(folder)
         return
-    for i in range(count):
-        yield Case(KIND, f"{name}[{i}]", _bind(_skip, "the EVM vault's harness is not built yet"))
+    for _, name, data in _read_files(folder):
+        count = len(data.get("recv_cases", [])) + len(data.get("creation_cases", []))
+        count += sum(trace["family"] == "evm" for trace in data.get("traces", []))
+        for i in range(count):
+            yield Case(KIND, f"{name}:on the EVM vault [{i}]", _bind(_skip, "the EVM vault's harness is not built yet"))
 
 
 def _bind(check: Callable[..., None], *args: object) -> Callable[[], None]:
