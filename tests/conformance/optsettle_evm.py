@@ -16,7 +16,7 @@ from typing import Any
 from messages.packet import Packet, Payload
 from tests.conformance.case import Case
 from tests.contracts.harness import Reverted
-from tests.contracts.vault_world import HOUSE, INSURANCE, World, pad
+from tests.contracts.vault_world import HOUSE, INSURANCE, World
 
 Json = Any
 
@@ -27,28 +27,30 @@ def _load(path: Path) -> Json:
     return json.loads(path.read_text())
 
 
+def _find_records(folder: Path, section: str) -> Iterator[tuple[str, Json]]:
+    """Yield (name, content) of every JSON file below ``folder`` that has ``section``, whatever the file is called."""
+    for path in sorted(folder.rglob("*.json")):
+        record = _load(path)
+        if isinstance(record, dict) and section in record:
+            yield str(path.relative_to(folder)), record
+
+
 def discover_traces(folder: Path) -> Iterator[Case]:
-    """Yield one case per EVM trace of ``folder``/traces.json."""
-    path = folder / "traces.json"
-    if not path.is_file():
-        return
-    record = _load(path)
-    for trace in record["traces"]:
-        if trace["family"] == "evm":
-            yield Case("optsettle", f"traces.json {trace['id']}", partial(_run_trace, record, trace))
+    """Yield one case per EVM trace of the files of traces in ``folder``."""
+    for name, record in _find_records(folder, "traces"):
+        for trace in record["traces"]:
+            if trace["family"] == "evm":
+                yield Case("optsettle", f"{name} {trace['id']}", partial(_run_trace, record, trace))
 
 
 def discover_recv(folder: Path) -> Iterator[Case]:
-    """Yield one case per recv_case and creation_case of ``folder``/bytes.json."""
-    path = folder / "bytes.json"
-    if not path.is_file():
-        return
-    record = _load(path)
-    setup = record["recv_setup"]
-    for i, case in enumerate(record["recv_cases"]):
-        yield Case("optsettle", f"bytes.json recv_cases[{i}] {case['why']}", partial(_run_recv, setup, case))
-    for i, case in enumerate(record["creation_cases"]):
-        yield Case("optsettle", f"bytes.json creation_cases[{i}]", partial(_run_creation, setup, case))
+    """Yield one case per recv_case and creation_case of the files of byte vectors in ``folder``."""
+    for name, record in _find_records(folder, "recv_setup"):
+        setup = record["recv_setup"]
+        for i, case in enumerate(record.get("recv_cases", [])):
+            yield Case("optsettle", f"{name} recv_cases[{i}] {case['why']}", partial(_run_recv, setup, case))
+        for i, case in enumerate(record.get("creation_cases", [])):
+            yield Case("optsettle", f"{name} creation_cases[{i}]", partial(_run_creation, setup, case))
 
 
 # ---- recv_cases and creation_cases ------------------------------------------------------------------------------------
