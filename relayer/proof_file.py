@@ -27,6 +27,10 @@ MAX_PROOF_BYTES = 32 * 1024 * 1024
 MAX_UPDATES = 1_024
 MAX_PACKETS = 20_000
 
+LATEST_SIGNATURE_S = 10 * 86_400
+"""A claim is judged this long after the header it leads to, or now if that is earlier: an old record stays checkable, while
+each step still has to follow the one before it within the light client's trusting period."""
+
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
@@ -44,6 +48,14 @@ class Anchor:
 
 
 @dataclass(frozen=True, slots=True)
+class ProofStep:
+    """A light-client claim (bootstrap or update) and the time of the header it leads to (unix seconds, checked)."""
+
+    time: int
+    claim: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ProofPacket:
     """An outbox packet in ABI encoding, with the inbox packet it answers (empty where it answers none)."""
 
@@ -53,7 +65,7 @@ class ProofPacket:
 
 @dataclass(frozen=True, slots=True)
 class ProofFile:
-    """The document. exported_at: unix seconds of the exporting node's clock, the time at which the claims are judged.
+    """The document. exported_at: unix seconds of the exporting node's clock.
 
     sequence and previous_head: the fact's number, and the outbox head before it. head_sequence and head: the proven position.
     """
@@ -61,8 +73,8 @@ class ProofFile:
     SCHEMA: ClassVar[str] = "optsettle/fact-proof/1"
     anchor: Anchor
     exported_at: int
-    bootstrap: bytes
-    updates: tuple[bytes, ...]
+    bootstrap: ProofStep
+    updates: tuple[ProofStep, ...]
     sequence: int
     previous_head: bytes
     head_sequence: int
@@ -144,14 +156,9 @@ def verify_proof(proof: ProofFile, judge: Judge, now: int) -> VerifiedFact:
     expected = compute_vault_id(proof.anchor.chain, proof.anchor.vault_account)
     if expected != judge.vault_id:
         raise Rejected("the file is about another vault", got=expected, expected=judge.vault_id, reason="wrong_vault")
-    trusted = judge.verifier.verify_bootstrap(_decode("bootstrap", judge.codec.decode_bootstrap, proof.bootstrap), now)
-    for number, data in enumerate(proof.updates, start=1):
-        update = _decode(f"update {number}", judge.codec.decode_update, data)
-        try:
-            trusted = judge.verifier.verify_update(trusted, update, now)
-        except (Rejected, Conflict) as error:
-            error.source = error.source or f"update {number} of {len(proof.updates)}"
-            raise
+    trusted = verify_step(judge, None, proof.bootstrap, now, "bootstrap")
+    for number, step in enumerate(proof.updates, start=1):
+        trusted = verify_step(judge, trusted, step, now, f"update {number} of {len(proof.updates)}")
     claimed = Head(proof.head_sequence, proof.head)
     proven = judge.verifier.verify_head(trusted, claimed, _decode("head proof", judge.codec.decode_proof, proof.proof))
     claims = [decode_claim(p, proof.sequence + i) for i, p in enumerate(proof.packets)]
@@ -175,6 +182,29 @@ def verify_proof(proof: ProofFile, judge: Judge, now: int) -> VerifiedFact:
     )
 
 
+def verify_step(judge: Judge, trusted: Any, step: ProofStep, now: int, name: str) -> Any:
+    """Return the light-client state after a claim: a bootstrap where ``trusted`` is None, an update otherwise.
+
+    Raises:
+        Rejected, Conflict: as the verifier says; "wrong_header" if the claim leads to a header of another time. Source: ``name``.
+    """
+    at = min(now, step.time + LATEST_SIGNATURE_S)
+    try:
+        if trusted is None:
+            after = judge.verifier.verify_bootstrap(judge.codec.decode_bootstrap(step.claim), at)
+        else:
+            after = judge.verifier.verify_update(trusted, judge.codec.decode_update(step.claim), at)
+        got = judge.verifier.get_point(after).time
+        if got != step.time:
+            raise Rejected(
+                "the claim leads to a header of another time", got=got, expected=step.time, reason="wrong_header"
+            )
+    except (Rejected, Conflict) as error:
+        error.source = error.source or name
+        raise
+    return after
+
+
 def encode_claim(fact: Fact) -> ProofPacket:
     """Return a fact's packet as it goes into a file: a claim again, to be proven by whoever reads it."""
     return ProofPacket(encode_packet_abi(fact.packet), b"" if fact.inbox is None else encode_packet_abi(fact.inbox))
@@ -191,8 +221,8 @@ def decode_claim(packet: ProofPacket, sequence: int) -> Claim:
 
 
 def select_updates(
-    judge: Judge, bootstrap: bytes, updates: Sequence[bytes], target: Point, now: int
-) -> tuple[bytes, ...]:
+    judge: Judge, bootstrap: ProofStep, updates: Sequence[ProofStep], target: Point, now: int
+) -> tuple[ProofStep, ...]:
     """Return few of the recorded updates that still lead a light client from its checkpoint to one header.
 
     A node records an update every few minutes; a checker needs about one per sync-committee period. Whatever can be jumped over
@@ -209,13 +239,12 @@ def select_updates(
     Raises:
         Rejected: the recorded steps themselves do not verify, or do not end at the target ("wrong_header").
     """
-    trusted = judge.verifier.verify_bootstrap(judge.codec.decode_bootstrap(bootstrap), now)
-    decoded = [judge.codec.decode_update(data) for data in updates]
+    trusted = verify_step(judge, None, bootstrap, now, "bootstrap")
     chosen: list[int] = []
     at = 0
     complete = (0, trusted, 0)  # next step, state and number of chosen ones where the client knew all it could know
-    while at < len(decoded):
-        found = _find_farthest(judge, trusted, decoded, at, now)
+    while at < len(updates):
+        found = _find_farthest(judge, trusted, updates, at, now)
         if found is not None:
             index, trusted = found
             chosen.append(index)
@@ -225,7 +254,7 @@ def select_updates(
         start, trusted, kept = complete
         del chosen[kept:]
         for i in range(start, at + 1):
-            trusted = judge.verifier.verify_update(trusted, decoded[i], now)
+            trusted = verify_step(judge, trusted, updates[i], now, f"recorded update {i + 1}")
             chosen.append(i)
         at += 1
         complete = (at, trusted, len(chosen))
@@ -239,12 +268,14 @@ def select_updates(
     return tuple(updates[i] for i in chosen)
 
 
-def _find_farthest(judge: Judge, trusted: Any, updates: Sequence[Any], at: int, now: int) -> tuple[int, Any] | None:
+def _find_farthest(
+    judge: Judge, trusted: Any, updates: Sequence[ProofStep], at: int, now: int
+) -> tuple[int, Any] | None:
     """(index, state after) of the farthest update from ``at`` on that verifies, by halving the distance; None if none."""
     index = len(updates) - 1
     while index >= at:
         try:
-            return index, judge.verifier.verify_update(trusted, updates[index], now)
+            return index, verify_step(judge, trusted, updates[index], now, "recorded update")
         except Rejected:
             if index == at:
                 return None
@@ -264,8 +295,8 @@ def make_proof_file(
     anchor: Anchor,
     judge: Judge,
     *,
-    bootstrap: bytes,
-    updates: Sequence[bytes],
+    bootstrap: ProofStep,
+    updates: Sequence[ProofStep],
     point: Point,
     head: Head,
     proof: bytes,

@@ -41,7 +41,7 @@ from relayer.archive import (
     Record,
     describe_record,
 )
-from relayer.proof_file import Anchor, Judge, ProofPacket, decode_claim
+from relayer.proof_file import Anchor, Judge, ProofPacket, ProofStep, decode_claim, verify_step
 from relayer.rules.ledger import (
     Ledger,
     VaultState,
@@ -49,9 +49,11 @@ from relayer.rules.ledger import (
     compute_ledger,
     compute_ledger_digest,
     get_initial_state,
+    get_state_at,
     get_vault_id,
     verify_conservation,
 )
+from relayer.rules.market import verify_market
 from relayer.rules.quorum import Committee, finalize_packet, verify_quorum
 
 KEPT_HEADERS = 2_048
@@ -97,11 +99,16 @@ class PlanReplay:
 
 @dataclass(frozen=True)
 class ReplayReport:
-    """Everything that was computed; ``differences`` says in words what is not as recorded (empty: all the same)."""
+    """Everything that was computed; ``differences`` says in words what is not as recorded (empty: all the same).
+
+    acknowledged: packets with a plan digest that vaults answered; uncovered: those whose proposal this archive does not hold
+    (a node that was away did not see it), in words.
+    """
 
     chains: tuple[ChainReplay, ...]
     plans: tuple[PlanReplay, ...]
     acknowledged: int
+    uncovered: tuple[str, ...]
     differences: tuple[str, ...]
 
 
@@ -154,6 +161,7 @@ class Replay:
         self._plans: list[PlanReplay] = []
         self._planned: dict[bytes, set[tuple[bytes, bytes]]] = {}
         self._differences: list[str] = []
+        self._uncovered: list[str] = []
         self._handlers: Mapping[type, Callable[[Any], None]] = {
             ArchiveStart: self._start,
             ArchivedHeader: self._apply_header,
@@ -205,16 +213,14 @@ class Replay:
 
     def _apply_header(self, record: ArchivedHeader) -> None:
         chain, now = self._get_chain(record.chain), self._now or 0
-        verifier, codec = chain.judge.verifier, chain.judge.codec
+        step = ProofStep(record.time, record.claim)
         if record.kind == "bootstrap":
-            trusted = verifier.verify_bootstrap(codec.decode_bootstrap(record.claim), now)
+            trusted = verify_step(chain.judge, None, step, now, "bootstrap")
         elif record.kind == "update" and chain.newest is not None:
-            trusted = verifier.verify_update(
-                self._get_base(chain, record.height), codec.decode_update(record.claim), now
-            )
+            trusted = verify_step(chain.judge, self._get_base(chain, record.height), step, now, "update")
         else:
             raise Rejected("a light client begins with its bootstrap", got=record.kind, reason="malformed")
-        point = verifier.get_point(trusted)
+        point = chain.judge.verifier.get_point(trusted)
         if (point.height, point.header_hash, point.time) != (record.height, record.header_hash, record.time):
             raise Rejected(
                 "the claim leads to another header", got=point.height, expected=record.height, reason="wrong_header"
@@ -293,18 +299,22 @@ class Replay:
         states = self._get_states(proposal.cut, proposal.parameters_digest)
         verify_conservation(states, parameters)
         ledger = compute_ledger(states, proposal.cut, parameters)
-        newest = max(ledger.states.values(), key=lambda s: s.operator_epoch)
+        now = proposal.market.now
+        newest = max(
+            (get_state_at(s, max(now, s.last_stamp)) for s in ledger.states.values()), key=lambda s: s.operator_epoch
+        )
         committee = Committee(
             compute_committee_id(sorted(ledger.states)), newest.operator_epoch, newest.operators, newest.threshold
         )
         verify_quorum(record.votes, proposal.k, proposal.plan_digest, committee)
+        verify_market(proposal.market, parameters, 0, now)
         plan = self._compute_plan(ledger, proposal.market, parameters, proposal.k, proposal.open_packets)
         digest = compute_digest(plan)
         result = PlanReplay(
             proposal.k,
             proposal.r,
             cut_digest,
-            proposal.market.now,
+            now,
             compute_ledger_digest(ledger),
             record.ledger_digest,
             digest,
@@ -338,7 +348,7 @@ class Replay:
             raise Rejected("a cut entry without evidence", got=entry.height, reason="no_evidence")
         if trusted is None:
             base = self._get_base(chain, entry.height)
-            trusted = verifier.verify_update(base, codec.decode_update(evidence.update), self._now or 0)
+            trusted = verify_step(chain.judge, base, ProofStep(entry.time, evidence.update), self._now or 0, "evidence")
         if verifier.get_point(trusted) != claimed:
             raise Rejected(
                 "the evidence leads to another header",
@@ -392,13 +402,15 @@ class Replay:
             )
             for vault_id, chain in sorted(self._vaults.items())
         )
-        return ReplayReport(chains, tuple(self._plans), acknowledged, tuple(self._differences))
+        return ReplayReport(chains, tuple(self._plans), acknowledged, tuple(self._uncovered), tuple(self._differences))
 
     def _verify_planned(self, chain: _Chain, fact: Fact, plan_digest: bytes) -> None:
+        """Check that an acknowledged packet is one of the plan it names, as that plan was computed here."""
         if self._only_cut or fact.inbox is None:
             return
-        if (fact.vault_id, compute_commitment(fact.inbox)) not in self._planned.get(plan_digest, set()):
-            self._differences.append(
-                f"{chain.anchor.chain} acknowledged inbox packet {fact.inbox.sequence}, which no plan of this archive contains"
-                f" (it names plan 0x{plan_digest.hex()})"
-            )
+        where = f"inbox packet {fact.inbox.sequence} of {chain.anchor.chain}"
+        planned = self._planned.get(plan_digest)
+        if planned is None:
+            self._uncovered.append(f"{where} names plan 0x{plan_digest.hex()}, whose proposal is not in this archive")
+        elif (fact.vault_id, compute_commitment(fact.inbox)) not in planned:
+            self._differences.append(f"{where} is not in plan 0x{plan_digest.hex()}, which it names")
