@@ -23,7 +23,7 @@ MAX_INITCODE_BYTES: Final = 49_152  # EIP-3860
 
 def compile_source(source: str, name: str) -> dict[str, Any]:
     """Return the artefact of one Vyper source as a JSON object; ValueError when it does not fit on chain."""
-    import vyper  # noqa: ICN001  the compiler is a development tool; users read the committed artefacts
+    import vyper
     from vyper.compiler import compile_code
 
     if vyper.__version__.split("+")[0] != VYPER_VERSION:

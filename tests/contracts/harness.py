@@ -16,7 +16,8 @@ from eth_abi import decode, encode
 
 from messages.hashing import keccak256
 
-EXPLORER_GAS = 100_000_000
+PLENTY_GAS = 100_000_000
+PRECOMPILES = [bytes(19) + bytes([i]) for i in range(1, 11)]
 
 
 class Reverted(Exception):
@@ -38,11 +39,12 @@ class Log:
 
 @dataclass(frozen=True)
 class Result:
-    """What a successful call gave: decoded outputs, events in order, execution gas without the 21,000 and calldata."""
+    """What a successful call gave: decoded outputs, events in order, gas without the 21,000 and calldata, refund counter."""
 
     outputs: tuple[Any, ...]
     logs: tuple[Log, ...]
     execution_gas: int
+    refund: int
 
 
 def get_type(item: Mapping[str, Any]) -> str:
@@ -79,10 +81,14 @@ class Chain:
     def set_chain_id(self, chain_id: int) -> None:
         self.env.evm.patch.chain_id = chain_id
 
-    def _begin(self) -> None:
-        # titanoboa keeps one state for ever; a real chain forgets these two after each transaction
+    def _begin(self, *warm: bytes) -> None:
+        # titanoboa keeps one state for ever; a real chain begins each transaction like this (EIP-1153, 2929, 3529)
+        state = self.env.evm.vm.state
+        state.lock_changes()
+        state.clear_transient_storage()
         self.env._reset_access_counters()
-        self.env.evm.vm.state.clear_transient_storage()
+        for address in (*PRECOMPILES, *warm):
+            state.mark_address_warm(address)
 
     def deploy(self, sender: bytes, bytecode: bytes, at: bytes | None = None) -> bytes:
         """Return the address of the new contract: of sender and its nonce, or ``at``; Reverted when creation fails."""
@@ -94,11 +100,13 @@ class Chain:
             raise Reverted(read_reason(computation.output))
         return bytes(address.canonical_address)
 
-    def execute(self, to: bytes, data: bytes, sender: bytes = bytes(19) + b"\x99", view: bool = False) -> Any:
+    def execute(
+        self, to: bytes, data: bytes, sender: bytes = bytes(19) + b"\x99", view: bool = False, gas: int = PLENTY_GAS
+    ) -> Any:
         """Return the computation of one call; Reverted on failure."""
-        self._begin()
+        self._begin(sender, to)
         computation = self.env.execute_code(
-            to_address=Address(to), sender=Address(sender), data=data, is_modifying=not view, gas=EXPLORER_GAS
+            to_address=Address(to), sender=Address(sender), data=data, is_modifying=not view, gas=gas
         )
         if computation.is_error:
             raise Reverted(read_reason(computation.output))
@@ -135,14 +143,15 @@ class Contract:
         """Send a call from ``by`` (20 bytes); Reverted on failure."""
         return self.send(name, self.encode_call(name, *args), by)
 
-    def send(self, name: str, data: bytes, by: bytes) -> Result:
+    def send(self, name: str, data: bytes, by: bytes, gas: int = PLENTY_GAS) -> Result:
         """Send raw calldata and decode the outputs of function ``name``; Reverted on failure."""
-        computation = self.chain.execute(self.address, data, sender=by)
+        computation = self.chain.execute(self.address, data, sender=by, gas=gas)
         logs = tuple(
             Log(address, tuple(t.to_bytes(32, "big") for t in topics), data)
             for address, topics, data in computation.get_log_entries()
         )
-        return Result(self._decode(name, computation.output), logs, computation.get_gas_used())
+        gas, refund = computation.get_gas_used(), computation.get_gas_refund()
+        return Result(self._decode(name, computation.output), logs, gas, refund)
 
     def _decode(self, name: str, output: bytes) -> tuple[Any, ...]:
         return tuple(decode([get_type(o) for o in self.abi[name]["outputs"]], output))

@@ -32,7 +32,7 @@ from messages.hashing import keccak256
 from messages.ids import get_vault_client
 from messages.outbox import compute_next_head
 from messages.packet import Packet, Payload, compute_commitment, decode_packet_abi
-from tests.contracts.harness import Chain, Contract, Log, Reverted, encode_constructor, get_signature
+from tests.contracts.harness import PLENTY_GAS, Chain, Contract, Log, Reverted, encode_constructor, get_signature
 
 HOUSE = bytes.fromhex("dd43f5b40046428a4b3e2b7ca676fa87fd9bbfaf3c4ec0ec072d8326f663fe41")
 INSURANCE = bytes.fromhex("d5e87c0d3b546fbf6768f0b13f2497f6e65a7cf6f2a0017570dc90ff0a27cd32")
@@ -70,13 +70,14 @@ def compile_token(name: str) -> tuple[Sequence[Mapping[str, object]], bytes]:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a call did: its output, the outbox packet and the inbox packet it emitted, all logs, execution gas."""
+    """What a call did: its output, the outbox packet and the inbox packet it emitted, all logs, and its gas."""
 
     value: object
     packet: Packet | None
     inbox: Packet | None
     logs: tuple[Log, ...]
-    gas: int
+    execution_gas: int
+    refund: int
 
     @property
     def out(self) -> bytes | None:
@@ -178,10 +179,10 @@ class World:
         """Send a call and check what must hold for every call."""
         return self.send(name, self.vault.encode_call(name, *args), by)
 
-    def send(self, name: str, data: bytes, by: bytes) -> Outcome:
+    def send(self, name: str, data: bytes, by: bytes, gas: int = PLENTY_GAS) -> Outcome:
         before = (self.get_head(), self.get_cursors())
         try:
-            result = self.vault.send(name, data, by)
+            result = self.vault.send(name, data, by, gas)
         except Reverted:
             assert (self.get_head(), self.get_cursors()) == before, "a revert moved the outbox"
             raise
@@ -197,7 +198,7 @@ class World:
         assert self.get_head() == self.head
         assert get_outbox_sequence(self.get_cursors()) == self.sequence
         outputs = result.outputs
-        return Outcome(outputs[0] if outputs else None, packet, inbox, result.logs, result.execution_gas)
+        return Outcome(outputs[0] if outputs else None, packet, inbox, result.logs, result.execution_gas, result.refund)
 
     def _read_packet(self, logs: Sequence[Log]) -> Packet | None:
         assert len(logs) <= 1, "more than one packet of one direction"
