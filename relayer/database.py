@@ -134,7 +134,7 @@ class DatabaseFile:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
             if found != "ok":
                 raise self._corrupt(str(found))
-            _verify_migrations_known(connection, migrations, self.name)
+            verify_migrations_known(connection, migrations, self.name)
             for pragma, value, expected in (
                 ("journal_mode", "WAL", "wal"),
                 ("synchronous", "FULL", 2),
@@ -238,7 +238,8 @@ def _prepare_file(path: Path, name: str) -> None:
         )
 
 
-def _verify_migrations_known(connection: sqlite3.Connection, migrations: Migrations, name: str) -> None:
+def verify_migrations_known(connection: sqlite3.Connection, migrations: Migrations, name: str) -> None:
+    """Refuse a database of something else, or one that a newer version wrote; Rejected ``too_new``."""
     if connection.execute("SELECT 1 FROM sqlite_master WHERE name = '_sqlite_migrations'").fetchone() is None:
         if connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone() is not None:
             raise Rejected(f"{name} is a database of something else", reason="too_new")
