@@ -535,11 +535,20 @@ class Store:
             ).fetchone()
         return bytes(row[0])
 
-    def get_prices(self, kind: str, *, since: int = 0) -> list[bytes]:
-        """Signed reports or marks with a stamp from ``since`` on, oldest first."""
+    def get_prices(
+        self, kind: str, *, since: int = 0, upto: int | None = None, feed: tuple[bytes, bytes] | None = None
+    ) -> list[bytes]:
+        """Signed reports or marks with a stamp in [since, upto], of one (source, underlying) if given; oldest first."""
         rows = self._db.execute(
-            "SELECT body FROM prices WHERE kind = ? AND stamp >= ? ORDER BY stamp, source, underlying, expiry",
-            (kind, encode_u64(since)),
+            "SELECT body FROM prices WHERE kind = ?1 AND stamp >= ?2 AND stamp <= ?3"
+            " AND (?4 IS NULL OR (source = ?4 AND underlying = ?5)) ORDER BY stamp, source, underlying, expiry",
+            (
+                kind,
+                encode_u64(max(0, since)),
+                b"\xff" * 8 if upto is None else encode_u64(upto),
+                None if feed is None else feed[0],
+                None if feed is None else feed[1],
+            ),
         )
         return [bytes(row[0]) for row in rows]
 

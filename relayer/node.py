@@ -1,0 +1,298 @@
+"""What the tasks of one node share: its parts, its place in the committee, its mail. No task logic lives here."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from chains.base import Blame, Chain
+from messages.digests import compute_committee_id
+from messages.documents import (
+    Cut,
+    CutEntry,
+    MarketSnapshot,
+    OpenPacket,
+    OpenPackets,
+    Parameters,
+    Plan,
+    SignedMark,
+    SignedReport,
+    compute_digest,
+    decode_document,
+    encode_document,
+)
+from messages.errors import Conflict, Rejected, Unavailable
+from messages.outbox import Claim
+from messages.wire import Envelope, ReplayGuard, encode_envelope
+from relayer.clock import Clock, Wake
+from relayer.gossip import Gossip
+from relayer.keys import Signer
+from relayer.rules.ledger import Ledger, VaultState, compute_ledger, get_state_at, get_vault_id
+from relayer.rules.quorum import MAX_PROPOSAL_ENVELOPE_BYTES, Ballot, Committee, Fate, get_fate, get_quorum_votes
+from relayer.states import VaultStates
+from relayer.store import PacketRecord, Store
+
+MESSAGE_KINDS = ("proposal", "vote", "signed_plan", "evidence", "archive_request", "archive_packets")
+MAX_INBOX = 4096
+"""Messages that wait to be read; beyond it the oldest go, as gossip promises nothing and everything is published again."""
+
+MAX_PEER_PACKETS = 50_000
+
+
+@dataclass(frozen=True)
+class PlanResult:
+    """A plan and why it is as it is: lines for people (`explain`)."""
+
+    plan: Plan
+    notes: tuple[str, ...]
+
+
+class Planner(Protocol):
+    """The pure rules between ledger and plan, as one thing that a test can replace by a smaller one."""
+
+    def compute_market(
+        self,
+        now: int,
+        ledger: Ledger,
+        parameters: Parameters,
+        reports: Sequence[SignedReport],
+        marks: Sequence[SignedMark],
+    ) -> MarketSnapshot:
+        """The market snapshot of a proposal."""
+
+    def verify_market(self, market: MarketSnapshot, parameters: Parameters, previous_now: int, own_now: int) -> None:
+        """Check another's snapshot; Rejected says why."""
+
+    def compute_plan(
+        self, ledger: Ledger, market: MarketSnapshot, parameters: Parameters, k: int, open_packets: OpenPackets
+    ) -> PlanResult:
+        """The plan, checked to change nobody's worth except as named."""
+
+
+class Feed(Protocol):
+    """A source of signed prices; what it says is checked like everybody's."""
+
+    async def fetch(self, now: int) -> tuple[Sequence[SignedReport], Sequence[SignedMark]]:
+        """What is new. Raises Unavailable or Rejected."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How often a node looks and repeats, in seconds. Patience and family constants are in the parameters."""
+
+    poll_s: float = 4.0
+    settle_s: float = 4.0
+    submit_s: float = 4.0
+    republish_s: int = 20
+    takeover_s: int = 20
+    bump_s: int = 45
+    backoff_max_s: float = 60.0
+
+
+@dataclass
+class Progress:
+    """What a node knows of the current k; lost at a restart and found again from the store and from peers."""
+
+    base_k: int
+    since: int | None = None
+    highest_seen_k: int = 0
+    ballots: dict[int, Ballot] = field(default_factory=dict)
+    proposals: dict[tuple[int, int], Envelope] = field(default_factory=dict)
+    waiting: dict[tuple[int, int], Envelope] = field(default_factory=dict)
+    refused: set[bytes] = field(default_factory=set)
+    notes: tuple[str, ...] = ()
+    last_plan_key: bytes = b""
+    last_plan_at: int = 0
+    last_publish_at: int = 0
+
+
+class Node:
+    """One operator's node: parts and records, used by the tasks of relayer/tasks."""
+
+    def __init__(
+        self,
+        name: str,
+        parameters: Parameters,
+        chains: Mapping[bytes, Chain[Any, Any, Any, Any]],
+        store: Store,
+        signer: Signer,
+        clock: Clock,
+        gossip: Gossip,
+        feeds: Sequence[Feed],
+        planner: Planner,
+        timing: Timing,
+        log: Any,
+    ) -> None:
+        self.name = name
+        self.parameters = parameters
+        self.parameters_digest = compute_digest(parameters)
+        self.vault_ids = tuple(sorted(get_vault_id(v) for v in parameters.vaults))
+        if set(chains) != set(self.vault_ids):
+            raise Rejected(
+                "the configured chains and the vaults of the parameters differ",
+                got=sorted(v.hex()[:16] for v in chains),
+                expected=[v.hex()[:16] for v in self.vault_ids],
+                reason="vaults",
+            )
+        self.chains = dict(chains)
+        self.committee_id = compute_committee_id(self.vault_ids)
+        self.store = store
+        self.signer = signer
+        self.clock = clock
+        self.gossip = gossip
+        self.feeds = tuple(feeds)
+        self.planner = planner
+        self.timing = timing
+        self.states = VaultStates(store, parameters)
+        self.guard = ReplayGuard()
+        self.inbox: deque[bytes] = deque(maxlen=MAX_INBOX)
+        self.dropped_messages = 0
+        self.inbox_wake = Wake(f"{name}/attest")
+        self.settle_wake = Wake(f"{name}/settle")
+        self.submit_wake = Wake(f"{name}/submit")
+        self.watch_wakes = {vault_id: Wake(f"{name}/watch {c.chain_id}") for vault_id, c in self.chains.items()}
+        self.peer_packets: dict[bytes, dict[int, Claim]] = {}
+        self.asked_archive: dict[bytes, int] = {}
+        self.log = log.bind(node=name)
+        base_k = store.get_number("base_k")
+        self.progress = Progress(base_k)
+        for k in range(max(0, base_k - 2), base_k + 3):
+            votes = store.get_votes_of(k)
+            if votes:
+                self.progress.ballots[k] = Ballot(k, votes)
+
+    # ---- committee
+
+    def get_committee(self) -> Committee:
+        """The operator set in force: what the vaults' facts say, with the instant of a rotation applied."""
+        now = self.clock.now()
+        states = [get_state_at(s, max(now, s.last_stamp)) for s in self.states.get_all_newest().values()]
+        newest = max(states, key=lambda s: s.operator_epoch)
+        return Committee(self.committee_id, newest.operator_epoch, newest.operators, newest.threshold)
+
+    @property
+    def patience_s(self) -> int:
+        """Time each proposer has."""
+        return self.parameters.patience_s
+
+    # ---- what is proven
+
+    def get_cut(self) -> Cut | None:
+        """The newest proven state of every vault; None while one of them has none."""
+        entries = []
+        for vault_id in self.vault_ids:
+            head = self.store.get_head(vault_id)
+            if head is None:
+                return None
+            entries.append(
+                CutEntry(vault_id, head.point.height, head.point.header_hash, head.point.time, head.sequence, head.head)
+            )
+        return Cut(tuple(entries))
+
+    def get_states_at(self, cut: Cut) -> dict[bytes, VaultState]:
+        """Every vault folded exactly up to its cut entry; Rejected ``not_recorded`` where facts are missing."""
+        return {e.vault_id: self.states.get_at(e.vault_id, e.outbox_sequence) for e in cut.entries}
+
+    def get_ledger(self, cut: Cut) -> Ledger:
+        """The ledger at a cut whose facts are on record."""
+        return compute_ledger(self.get_states_at(cut), cut, self.parameters)
+
+    def get_proven_times(self) -> dict[bytes, int]:
+        """Per vault the time of its newest proven state; 0 where there is none."""
+        heads = {vault_id: self.store.get_head(vault_id) for vault_id in self.vault_ids}
+        return {vault_id: head.point.time if head else 0 for vault_id, head in heads.items()}
+
+    def get_cut_floor(self) -> Cut | None:
+        """The cut of the last plan with m votes that this node agreed to: later cuts lie at or above it."""
+        data = self.store.get_setting("cut_floor")
+        return None if data is None else decode_document(Cut, data)
+
+    # ---- open packets
+
+    def get_open_records(self, positions: Mapping[bytes, tuple[int, int]]) -> tuple[PacketRecord, ...]:
+        """Packets with m votes that these positions (inbox sequence, time per vault) do not settle, by (vault, number)."""
+        return tuple(
+            p
+            for p in self.store.get_packets("open")
+            if get_fate(p.sequence, p.timeout, *positions[p.vault_id]) is Fate.OPEN
+        )
+
+    def get_open_packets(self, positions: Mapping[bytes, tuple[int, int]], committee: Committee) -> OpenPackets:
+        """The list of open packets as a proposal names it."""
+        packets = []
+        for p in self.get_open_records(positions):
+            votes = get_quorum_votes(Ballot(p.k, self.store.get_votes(p.plan_digest)), p.plan_digest, committee)
+            packets.append(
+                OpenPacket(p.vault_id, p.operator_epoch, p.sequence, p.timeout, p.value, p.plan_digest, votes)
+            )
+        return OpenPackets(tuple(packets))
+
+    # ---- mail
+
+    def get_topic(self, kind: str) -> str:
+        """Where messages of a kind travel."""
+        return f"optsettle/{self.committee_id.hex()[:16]}/{kind}"
+
+    def receive(self, _topic: str, data: bytes) -> None:
+        """Handler of the carrier: keep the bytes, wake the reader; nothing is parsed here."""
+        if len(self.inbox) == MAX_INBOX:
+            self.dropped_messages += 1
+        self.inbox.append(data)
+        self.inbox_wake.set()
+
+    async def publish(self, kind: str, document: Any) -> None:
+        """Sign an envelope around a document and hand it to the carrier."""
+        await self.publish_envelope(self.signer.sign_envelope(kind, encode_document(document)))
+
+    async def publish_envelope(self, envelope: Envelope) -> None:
+        """Hand a signed envelope, ours or another's, to the carrier."""
+        data = encode_envelope(envelope, MAX_PROPOSAL_ENVELOPE_BYTES)
+        await self.gossip.publish(self.get_topic(envelope.type), data)
+
+    # ---- records
+
+    def record_journal_tip(self) -> None:
+        """Remember how far the signer's journal was: a restored old one is noticed at the next start."""
+        self.store.record_setting("journal_tip", self.signer.journal.tip)
+
+    def blame(self, chain: str, source: str, reason: str, detail: str) -> None:
+        """Record what a source did wrong."""
+        self.store.record_blames([Blame(chain, source, reason, detail)], self.clock.now())
+
+    def halt(self, subject: str, error: Conflict) -> None:
+        """Stop a subject durably."""
+        self.store.record_halt(subject, error.reason or "conflict", str(error), self.clock.now())
+        self.log.error("halted", subject=subject, reason=error.reason, detail=str(error))
+
+
+class StepResult:
+    """How a step ended, for the loop that runs it."""
+
+    DONE = "done"
+    REJECTED = "rejected"
+    HALTED = "halted"
+    UNAVAILABLE = "unavailable"
+
+
+async def run_step(node: Node, subject: str, chain: str, step: Callable[[], Awaitable[object]]) -> str:
+    """Run one step under the failure policy, which exists only here (style.md 3.5).
+
+    Rejected: record and blame. Conflict: halt the subject. Unavailable: say so; the caller backs off. Anything else is ours
+    and leaves through here unchanged, so that the process stops.
+    """
+    try:
+        await step()
+    except Rejected as error:
+        node.blame(chain, error.source or subject, error.reason or "rejected", str(error))
+        node.log.warning("rejected", subject=subject, reason=error.reason, detail=str(error))
+        return StepResult.REJECTED
+    except Conflict as error:
+        node.halt(subject, error)
+        return StepResult.HALTED
+    except Unavailable as error:
+        node.blame(chain, error.source or subject, error.reason or "unavailable", str(error))
+        node.log.info("unavailable", subject=subject, reason=error.reason, detail=str(error))
+        return StepResult.UNAVAILABLE
+    return StepResult.DONE

@@ -1,0 +1,292 @@
+"""One operator's node as a service: builds everything, runs every loop in one task group, stops cleanly, restarts from files.
+
+A service is driven in two ways: `run` with a clock (the system's, or a virtual one that tests and the demo move), or `run_once`
+for one pass over every step without any loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chains.base import Chain
+from messages.digests import compute_committee_id
+from messages.documents import Parameters
+from messages.outbox import Cursor
+from relayer.clock import Clock, Wake
+from relayer.gossip import Gossip
+from relayer.keys import Journal, Secret, Signer
+from relayer.log import make_logger
+from relayer.node import MESSAGE_KINDS, Feed, Node, Planner, StepResult, Timing, run_step
+from relayer.rules.quorum import get_proposer, get_slot
+from relayer.store import Halt, PacketRecord, Store
+from relayer.tasks import attest, settle, submit, watch
+
+QUARANTINE_MARGIN_S = 120
+"""Beyond the longest family constant: clocks differ."""
+
+
+@dataclass(frozen=True)
+class ChainStatus:
+    """One vault as this node sees it. Times in unix seconds; height None before the first proven head."""
+
+    chain: str
+    family: str
+    vault_id: bytes
+    height: int | None
+    header_hash: bytes
+    time: int
+    outbox_sequence: int
+    outbox_head: bytes
+    inbox_sequence: int
+    is_halted: bool
+
+
+@dataclass(frozen=True)
+class Status:
+    """A snapshot for people and programs."""
+
+    name: str
+    operator: bytes
+    now: int
+    k: int
+    r: int
+    proposer: bytes
+    operators: tuple[bytes, ...]
+    threshold: int
+    chains: tuple[ChainStatus, ...]
+    packets: tuple[PacketRecord, ...]
+    certified: tuple[bytes, ...]
+    halts: tuple[Halt, ...]
+    blames: tuple[tuple[str, str, str, int], ...]
+    quarantine_until: int | None
+    equivocations: int
+    notes: tuple[str, ...]
+
+
+class Service:
+    """Build with `Service.open`; then `run` or `run_once`; then `close`."""
+
+    def __init__(self, node: Node, journal: Journal) -> None:
+        self.node = node
+        self._journal = journal
+        self._unsubscribe: list[Callable[[], None]] = []
+        self._is_stopping = False
+
+    @classmethod
+    def open(
+        cls,
+        *,
+        name: str,
+        store_path: Path,
+        journal_path: Path,
+        operator_key: Secret,
+        parameters: Parameters,
+        chains: Sequence[Chain[Any, Any, Any, Any]],
+        clock: Clock,
+        gossip: Gossip,
+        feeds: Sequence[Feed] = (),
+        planner: Planner | None = None,
+        timing: Timing | None = None,
+        log: Any = None,
+    ) -> Service:
+        """Open the files of a node and put its parts together; nothing runs yet.
+
+        Args:
+            name: for logs.
+            store_path: the node's store; made if it is missing.
+            journal_path: the signer's journal; a missing one is made in quarantine: `Journal.create_first` is how the
+                owner of a fresh key says that it never signed.
+            operator_key: from `keys.load_key_file`.
+            parameters: in force; every vault in it needs its chain.
+            chains: one per vault, from `chains.registry`.
+            clock: `SystemClock` or `VirtualClock`.
+            gossip: carrier between operators.
+            feeds: sources of signed prices.
+            planner: the rules; `relayer.planner.RulesPlanner` by default.
+            timing: how often to look and repeat.
+            log: from `relayer.log.make_logger`.
+
+        Raises:
+            Rejected: files in use, damaged, too new or readable by others; chains and parameters do not fit; the key is no
+                operator of the set (``not_operator``).
+        """
+        if planner is None:
+            from relayer.planner import RulesPlanner
+
+            planner = RulesPlanner()
+        by_vault: Mapping[bytes, Chain[Any, Any, Any, Any]] = {c.vault_id: c for c in chains}
+        store = Store(store_path)
+        journal: Journal | None = None
+        try:
+            longest = max((f.timeout_s for f in parameters.families), default=0)
+            journal = Journal(journal_path, clock.now(), longest + QUARANTINE_MARGIN_S)
+            committee_id = compute_committee_id(sorted(by_vault))
+            signer = Signer(operator_key, journal, committee_id)
+            node = Node(
+                name,
+                parameters,
+                by_vault,
+                store,
+                signer,
+                clock,
+                gossip,
+                feeds,
+                planner,
+                timing or Timing(),
+                log or make_logger(),
+            )
+            tip = store.get_setting("journal_tip")
+            if tip is not None and not journal.is_known_tip(tip):
+                attest.quarantine(node, "the journal is older than the store: it was restored or lost")
+            service = cls(node, journal)
+        except BaseException:
+            store.close()
+            if journal is not None:
+                journal.close()
+            raise
+        for kind in MESSAGE_KINDS:
+            service._unsubscribe.append(gossip.subscribe(node.get_topic(kind), node.receive))
+        return service
+
+    # ---- running
+
+    async def run(self) -> None:
+        """Run every loop until `stop`; ends when all of them have ended. Errors that are nobody's but ours come out.
+
+        Raises:
+            StoreFailure: leave with its exit code. Any other exception: a bug; stop the process.
+        """
+        node, clock = self.node, self.node.clock
+        loops: list[tuple[str, Wake, float, Callable[[], Awaitable[str]]]] = [
+            (f"watch {node.chains[v].chain_id}", node.watch_wakes[v], node.timing.poll_s, self._get_watch(v))
+            for v in node.vault_ids
+        ]
+        loops += [
+            ("settle", node.settle_wake, node.timing.settle_s, self._settle),
+            ("attest", node.inbox_wake, float(node.timing.republish_s), self._attest),
+            ("submit", node.submit_wake, node.timing.submit_s, self._submit),
+        ]
+        async with asyncio.TaskGroup() as group:
+            for name, wake, period_s, step in loops:
+                group.create_task(clock.run(f"{node.name}/{name}", self._loop(wake, period_s, step)))
+
+    async def _loop(self, wake: Wake, period_s: float, step: Callable[[], Awaitable[str]]) -> None:
+        backoff_s = 0.0
+        while not self._is_stopping:
+            result = await step()
+            if result == StepResult.UNAVAILABLE:
+                backoff_s = min(self.node.timing.backoff_max_s, max(period_s, backoff_s * 2))
+            else:
+                backoff_s = 0.0
+            if not self._is_stopping:
+                await self.node.clock.wait(wake, backoff_s or period_s)
+
+    def stop(self) -> None:
+        """Ask every loop to end after its present step."""
+        self._is_stopping = True
+        node = self.node
+        for wake in (*node.watch_wakes.values(), node.settle_wake, node.inbox_wake, node.submit_wake):
+            wake.set()
+
+    async def run_once(self) -> None:
+        """One pass: watch every chain, read the mail, settle, read again, submit. For tests and one-shot commands."""
+        for vault_id in self.node.vault_ids:
+            await self._get_watch(vault_id)()
+        await self._attest()
+        await self._settle()
+        await self._attest()
+        await self._submit()
+
+    def close(self) -> None:
+        """Close the files; safe to call twice."""
+        for end in self._unsubscribe:
+            end()
+        self._unsubscribe.clear()
+        self.node.store.close()
+        self._journal.close()
+
+    def _get_watch(self, vault_id: bytes) -> Callable[[], Awaitable[str]]:
+        chain = self.node.chains[vault_id].chain_id
+
+        async def run() -> str:
+            result = await run_step(self.node, f"chain:{chain}", chain, lambda: watch.step(self.node, vault_id))
+            # Proposals may have waited for these facts.
+            if self.node.progress.waiting:
+                self.node.inbox_wake.set()
+            return result
+
+        return run
+
+    async def _settle(self) -> str:
+        return await run_step(self.node, "node", "node", lambda: settle.step(self.node))
+
+    async def _attest(self) -> str:
+        return await run_step(self.node, "node", "node", lambda: attest.step(self.node))
+
+    async def _submit(self) -> str:
+        return await run_step(self.node, "submit", "submit", lambda: submit.step(self.node))
+
+    # ---- asking
+
+    def get_status(self) -> Status:
+        """What this node knows and does now."""
+        node = self.node
+        committee, now, progress = node.get_committee(), node.clock.now(), node.progress
+        k, r = get_slot(progress.base_k, progress.since, now, node.patience_s, len(committee.operators))
+        packets = node.store.get_packets(limit=1000)
+        return Status(
+            name=node.name,
+            operator=node.signer.operator,
+            now=now,
+            k=k,
+            r=r,
+            proposer=get_proposer(committee, k, r),
+            operators=committee.operators,
+            threshold=committee.threshold,
+            chains=tuple(self._get_chain_status(v) for v in node.vault_ids),
+            packets=packets,
+            certified=tuple(p.commitment for p in packets if node.store.get_certificate_signatures(p) is not None),
+            halts=node.store.get_halts(),
+            blames=tuple((b.chain, b.source, b.reason, count) for b, count, _ in node.store.get_blames()),
+            quarantine_until=node.signer.journal.quarantine_until,
+            equivocations=len(node.store.get_evidence()),
+            notes=progress.notes,
+        )
+
+    def _get_chain_status(self, vault_id: bytes) -> ChainStatus:
+        node, chain = self.node, self.node.chains[vault_id]
+        head = node.store.get_head(vault_id)
+        cursor: Cursor = node.store.get_cursor(vault_id)
+        return ChainStatus(
+            chain.chain_id,
+            chain.family,
+            vault_id,
+            None if head is None else head.point.height,
+            b"" if head is None else head.point.header_hash,
+            0 if head is None else head.point.time,
+            cursor.sequence,
+            cursor.head,
+            node.states.get_newest(vault_id).inbox_sequence,
+            node.store.is_halted(f"chain:{chain.chain_id}"),
+        )
+
+
+async def serve(service: Service, stop: asyncio.Event) -> None:
+    """Run a service until ``stop`` is set, then let every loop finish its step and close the files."""
+
+    async def wait_and_stop() -> None:
+        await stop.wait()
+        service.stop()
+
+    try:
+        waiter = asyncio.create_task(wait_and_stop())
+        try:
+            await service.run()
+        finally:
+            waiter.cancel()
+    finally:
+        service.close()

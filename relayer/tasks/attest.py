@@ -1,0 +1,695 @@
+"""attest: read the peers' statements; vote for what equals the own plan, sign what has m votes (protocol.md 8).
+
+Nothing in a message counts before it was checked here: envelope, slot, every cut entry, prices, open packets, and at the end
+the plan itself, computed again from own facts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from chains.base import Chain, Head, collect
+from messages.documents import (
+    Cut,
+    CutEntry,
+    Evidence,
+    Plan,
+    Proposal,
+    SignedMark,
+    SignedReport,
+    Vote,
+    compute_digest,
+    decode_document,
+    encode_document,
+)
+from messages.errors import Conflict, Rejected, Unavailable
+from messages.outbox import Claim
+from messages.packet import compute_commitment, decode_packet_abi, encode_packet_abi
+from messages.wire import DUPLICATE, MAX_ENVELOPE_BYTES, Envelope, decode_envelope, encode_envelope, verify_envelope
+from relayer.database import encode_u64
+from relayer.killpoints import reach
+from relayer.node import MAX_PEER_PACKETS, Node, run_step
+from relayer.rules.ledger import Ledger
+from relayer.rules.market import get_settlements_needed
+from relayer.rules.prices import SETTLEMENT_SLACK_S, verify_mark, verify_report
+from relayer.rules.quorum import (
+    MAX_CLOCK_SKEW_S,
+    MAX_K_AHEAD,
+    MAX_PROPOSAL_ENVELOPE_BYTES,
+    Added,
+    Ballot,
+    Committee,
+    PacketBallot,
+    SlotVerdict,
+    add_signature,
+    add_vote,
+    compute_packets_equivocation,
+    compute_proposal_equivocation,
+    finalize_packet,
+    get_certificate,
+    get_certified_plan,
+    get_quorum_votes,
+    get_slot,
+    verify_equivocation,
+    verify_open_packets,
+    verify_quorum,
+    verify_slot,
+)
+from relayer.rules.statements import ArchivePackets, ArchiveRequest, Equivocation, PacketSignature, SignedPlan
+from relayer.states import get_positions
+from relayer.store import HeaderRecord, PacketRecord
+from relayer.tasks import watch
+
+MESSAGES_PER_STEP = 512
+MAX_WAITING = 64
+MAX_KEPT_BALLOTS = 2 * MAX_K_AHEAD
+PRICE_MEMORY_S = 9_000
+"""How far back prices are offered to a snapshot: the newest of each feed and a reference of up to two hours before."""
+ARCHIVE_BATCH = 256
+ARCHIVE_BATCH_BYTES = 400_000
+
+
+async def step(node: Node) -> None:
+    """Read the mail, look again at proposals that had to wait, say again what others may have missed."""
+    for _ in range(MESSAGES_PER_STEP):
+        if not node.inbox:
+            break
+        data = node.inbox.popleft()
+        await run_step(node, "gossip", "gossip", lambda data=data: read(node, data))  # type: ignore[misc]  # bound now
+    if node.inbox:
+        node.inbox_wake.set()
+    for slot, envelope in sorted(node.progress.waiting.items()):
+        del node.progress.waiting[slot]
+        await run_step(node, "gossip", "gossip", lambda e=envelope: accept_proposal(node, e, e.body))  # type: ignore[misc]  # bound now
+    await publish_again(node)
+
+
+async def read(node: Node, data: bytes) -> None:
+    """Check one message's envelope and hand its body to whoever reads its kind.
+
+    Raises:
+        Rejected: with the operator as source where the envelope was genuine.
+    """
+    envelope = decode_envelope(data, MAX_PROPOSAL_ENVELOPE_BYTES)
+    handler = _HANDLERS.get(envelope.type)
+    if handler is None:
+        raise Rejected("unknown kind of message", got=envelope.type, reason="unknown_kind")
+    if envelope.type != "proposal" and len(data) > MAX_ENVELOPE_BYTES:
+        raise Rejected("message too large", got=len(data), expected=MAX_ENVELOPE_BYTES, reason="size")
+    committee = node.get_committee()
+    verify_envelope(envelope, committee.operators, node.committee_id)
+    node.guard, freshness = node.guard.record(envelope)
+    if freshness is DUPLICATE or envelope.operator == node.signer.operator:
+        return
+    try:
+        await handler(node, envelope, envelope.body)
+    except Rejected as error:
+        error.source = error.source or f"0x{envelope.operator.hex()}"
+        raise
+
+
+# ---- proposals ----------------------------------------------------------------------------------------------------------
+
+
+async def accept_proposal(node: Node, envelope: Envelope, body: bytes) -> None:
+    """Judge a proposal and vote for it if the own plan is the same.
+
+    Raises:
+        Rejected: why not; the proposer is to blame. Unavailable: facts are missing; the proposal waits.
+    """
+    proposal = decode_document(Proposal, body)
+    progress, now = node.progress, node.clock.now()
+    slot_key = (proposal.k, proposal.r)
+    known = progress.proposals.get(slot_key)
+    digest = compute_digest(proposal)
+    if known is not None and compute_digest(decode_document(Proposal, known.body)) != digest:
+        if known.operator == envelope.operator:
+            evidence = compute_proposal_equivocation(
+                envelope.operator,
+                encode_envelope(known, MAX_PROPOSAL_ENVELOPE_BYTES),
+                encode_envelope(envelope, MAX_PROPOSAL_ENVELOPE_BYTES),
+            )
+            await record_evidence(node, evidence)
+        return
+    if digest in progress.refused or has_voted(node, proposal.k, proposal.r):
+        progress.proposals.setdefault(slot_key, envelope)
+        return
+    committee = node.get_committee()
+    if progress.since is None and proposal.k >= progress.base_k:
+        progress.since = now
+    slot = get_slot(progress.base_k, progress.since, now, node.patience_s, len(committee.operators))
+    verdict = verify_slot(proposal, envelope.operator, committee, slot, node.signer.journal.highest_k)
+    progress.highest_seen_k = max(progress.highest_seen_k, proposal.k)
+    if verdict is SlotVerdict.EARLY:
+        _keep_waiting(node, slot_key, envelope)
+        return
+    try:
+        plan = await verify_proposal(node, proposal, committee)
+    except Unavailable:
+        _keep_waiting(node, slot_key, envelope)
+        raise
+    except Rejected as error:
+        progress.refused.add(digest)
+        if error.reason == "open_missing":
+            await publish_signed_plans(node)
+        raise
+    progress.proposals[slot_key] = envelope
+    await vote(node, proposal, envelope, plan)
+
+
+def has_voted(node: Node, k: int, r: int) -> bool:
+    """Whether this operator's journal holds a vote in a slot."""
+    return node.signer.journal.get_value("vote", encode_u64(k) + encode_u64(r)) is not None
+
+
+def _keep_waiting(node: Node, slot: tuple[int, int], envelope: Envelope) -> None:
+    waiting = node.progress.waiting
+    waiting[slot] = envelope
+    while len(waiting) > MAX_WAITING:
+        del waiting[max(waiting)]
+
+
+async def verify_proposal(node: Node, proposal: Proposal, committee: Committee) -> Plan:
+    """Compute the own plan from what a proposal names, every claim in it checked; cheap checks first.
+
+    Raises:
+        Rejected: any claim does not hold, or the own plan differs (``plan_mismatch``).
+        Unavailable: facts up to the cut could not be had yet. Conflict: a header excludes one on record.
+    """
+    if proposal.parameters_digest != node.parameters_digest:
+        raise Rejected(
+            "the proposal was made under other parameters", got=proposal.parameters_digest,
+            expected=node.parameters_digest, reason="parameters",
+        )  # fmt: skip
+    if [e.vault_id for e in proposal.cut.entries] != list(node.vault_ids) or [
+        e.vault_id for e in proposal.evidence
+    ] != list(node.vault_ids):
+        raise Rejected("cut and evidence name every vault once, ascending", reason="cut_shape")
+    verify_forward(proposal.cut, node.get_cut_floor())
+    _verify_time(node, proposal.market.now)
+    for entry, evidence in zip(proposal.cut.entries, proposal.evidence, strict=True):
+        await verify_entry(node, entry, evidence)
+    states = node.get_states_at(proposal.cut)
+    positions = get_positions(states, {e.vault_id: e.time for e in proposal.cut.entries})
+    own = {(p.vault_id, p.sequence, p.plan_digest) for p in node.get_open_records(positions)}
+    verify_open_packets(proposal.open_packets.packets, own, positions, committee)
+    ledger = node.get_ledger(proposal.cut)
+    node.planner.verify_market(proposal.market, node.parameters, node.store.get_number("market_now"), node.clock.now())
+    result = node.planner.compute_plan(ledger, proposal.market, node.parameters, proposal.k, proposal.open_packets)
+    if compute_digest(result.plan) != proposal.plan_digest:
+        raise Rejected(
+            "this node computes another plan from the same facts", got=proposal.plan_digest,
+            expected=compute_digest(result.plan), reason="plan_mismatch",
+        )  # fmt: skip
+    for planned in result.plan.packets:
+        chain = node.chains[planned.vault_id]
+        if node.store.is_halted(f"chain:{chain.chain_id}"):
+            raise Rejected("the plan has a packet for a halted chain", got=chain.chain_id, reason="halted")
+    return result.plan
+
+
+def verify_forward(cut: Cut, floor: Cut | None) -> None:
+    """Check that a cut lies nowhere below the last agreed one (protocol.md 5).
+
+    Raises:
+        Rejected: ``cut_backwards``.
+    """
+    if floor is None:
+        return
+    lowest = {e.vault_id: e for e in floor.entries}
+    for entry in cut.entries:
+        low = lowest.get(entry.vault_id)
+        if low is not None and (
+            entry.height < low.height or entry.outbox_sequence < low.outbox_sequence or entry.time < low.time
+        ):
+            raise Rejected(
+                "a cut only moves forward", got=(entry.height, entry.outbox_sequence),
+                expected=(low.height, low.outbox_sequence), reason="cut_backwards",
+            )  # fmt: skip
+
+
+def _verify_time(node: Node, market_now: int) -> None:
+    """`now` of a plan never falls and is near every signer's own clock (protocol.md 5)."""
+    now, last = node.clock.now(), node.store.get_number("market_now")
+    if market_now < last or abs(market_now - now) > MAX_CLOCK_SKEW_S:
+        raise Rejected(
+            "the time of the market snapshot", got=market_now, expected=f">= {last}, within {MAX_CLOCK_SKEW_S} s of {now}",
+            reason="market_time",
+        )  # fmt: skip
+
+
+async def verify_entry(node: Node, entry: CutEntry, evidence: Evidence) -> None:
+    """Check one cut entry against own records, or by its evidence from an own light-client state; facts come in on the way.
+
+    Raises:
+        Rejected: ``cut_entry`` or what the verifier says. Unavailable: nothing to verify from, or no packets.
+        Conflict: a verified header excludes one on record.
+    """
+    chain = node.chains[entry.vault_id]
+    if node.store.is_halted(f"chain:{chain.chain_id}"):
+        known = node.store.get_head_at(entry.vault_id, entry.height)
+        if known is None:
+            raise Rejected("this chain is halted here: only states on record count", reason="halted")
+    known = node.store.get_head_at(entry.vault_id, entry.height)
+    if known is not None:
+        own = CutEntry(
+            entry.vault_id, known.point.height, known.point.header_hash, known.point.time, known.sequence, known.head
+        )
+        if own == entry:
+            return
+        if known.point.header_hash == entry.header_hash:
+            raise _bad_entry(entry, own)
+    trusted, header = _verify_header(node, chain, entry, evidence)
+    if known is not None:
+        # Both verify and differ: two finalized headers at one height.
+        raise Conflict(
+            f"two finalized headers of {chain.chain_id} at one height", got=entry.header_hash,
+            expected=known.point.header_hash, reason="two_headers",
+        )  # fmt: skip
+    head, proof = Head(entry.outbox_sequence, entry.outbox_head), chain.codec.decode_proof(evidence.proof)
+    cursor = node.store.get_cursor(entry.vault_id)
+    if entry.outbox_sequence <= cursor.sequence:
+        proven = chain.verifier.verify_head(trusted, head, proof)
+        recorded = node.store.get_fact_head(entry.vault_id, entry.outbox_sequence)
+        if proven.head != entry.outbox_head or recorded != entry.outbox_head:
+            raise _bad_entry(entry, recorded)
+        return
+    last = node.store.get_head(entry.vault_id)
+    from_height = chain.start_height if last is None else last.point.height
+    held = node.peer_packets.get(entry.vault_id, {})
+    reader = watch.EvidenceReader(chain.reader, held, (head, proof))
+    try:
+        collected = await collect(replace(chain, reader=reader), trusted, cursor, from_height)
+    except Unavailable:
+        await watch.ask_peers(node, entry.vault_id, cursor.sequence)
+        raise
+    if collected.head != head:
+        raise _bad_entry(entry, collected.head)
+    headers = [header] if header is not None else []
+    watch.record(node, chain, headers, chain.verifier.get_point(trusted), collected)
+
+
+def _verify_header(
+    node: Node, chain: Chain[Any, Any, Any, Any], entry: CutEntry, evidence: Evidence
+) -> tuple[Any, HeaderRecord | None]:
+    """The light-client state an entry names, from the store or by its update; the header is new if it is returned."""
+    stored = node.store.get_trusted_at(chain.chain_id, entry.height)
+    if stored is not None and stored[0].header_hash == entry.header_hash:
+        if stored[0].time != entry.time:
+            raise _bad_entry(entry, stored[0])
+        return chain.codec.decode_trusted(stored[1]), None
+    base = node.store.get_trusted(chain.chain_id, below_height=entry.height)
+    if base is None or not evidence.update:
+        raise Unavailable(
+            f"nothing on record to verify a header of {chain.chain_id} from", got=entry.height, reason="no_base"
+        )
+    update = chain.codec.decode_update(evidence.update)
+    trusted = chain.verifier.verify_update(chain.codec.decode_trusted(base[1]), update, node.clock.now())
+    point = chain.verifier.get_point(trusted)
+    if (point.height, point.header_hash, point.time) != (entry.height, entry.header_hash, entry.time):
+        raise _bad_entry(entry, point)
+    newest = node.store.get_trusted(chain.chain_id)
+    if newest is not None and newest[0].height >= point.height:
+        return trusted, None
+    return trusted, HeaderRecord(point, "update", evidence.update, chain.codec.encode_trusted(trusted))
+
+
+def _bad_entry(entry: CutEntry, own: object) -> Rejected:
+    return Rejected("a cut entry is not what its proof shows", got=entry, expected=own, reason="cut_entry")
+
+
+# ---- votes --------------------------------------------------------------------------------------------------------------
+
+
+async def vote(node: Node, proposal: Proposal, envelope: Envelope, plan: Plan) -> None:
+    """Say that the own plan is the proposed one: documents first, then the journal, then the vote, then the world."""
+    now, digest = node.clock.now(), proposal.plan_digest
+    if node.store.is_halted("node"):
+        raise Rejected("this node is halted: halts list says why", reason="halted")
+    own_vote = node.signer.sign_vote(proposal.k, proposal.r, digest)
+    store = node.store
+    k, r, proposer = proposal.k, proposal.r, proposal.proposer
+    store.record_document("plan", digest, encode_document(plan), now, k=k, r=r, operator=proposer)
+    sent = encode_envelope(envelope, MAX_PROPOSAL_ENVELOPE_BYTES)
+    store.record_document("proposal", compute_digest(proposal), sent, now, k=k, r=r, operator=proposer)
+    store.record_vote(own_vote)
+    node.record_journal_tip()
+    reach("after_vote")
+    await node.publish("vote", own_vote)
+    await add_and_act(node, own_vote)
+
+
+async def accept_vote(node: Node, envelope: Envelope, body: bytes) -> None:
+    """A peer's vote, possibly carried by another peer."""
+    del envelope
+    await add_and_act(node, decode_document(Vote, body))
+
+
+async def add_and_act(node: Node, new: Vote) -> None:
+    """Count a vote; on m for one plan open its packets and sign them.
+
+    Raises:
+        Rejected: the vote is not sound or of no current k.
+    """
+    progress = node.progress
+    if not progress.base_k - 3 <= new.k <= progress.base_k + MAX_K_AHEAD:
+        raise Rejected("a vote of a k that is over or far away", got=new.k, expected=progress.base_k, reason="old_k")
+    committee = node.get_committee()
+    ballot, added, evidence = add_vote(progress.ballots.get(new.k, Ballot(new.k)), new, committee)
+    if evidence is not None:
+        await record_evidence(node, evidence)
+    if added is Added.DUPLICATE:
+        return
+    if new.operator == node.signer.operator and not has_voted(node, new.k, new.r):
+        quarantine(node, "a vote of this key that its journal does not know")
+    progress.ballots[new.k] = ballot
+    while len(progress.ballots) > MAX_KEPT_BALLOTS:
+        del progress.ballots[min(progress.ballots)]
+    progress.highest_seen_k = max(progress.highest_seen_k, new.k)
+    node.store.record_vote(new)
+    if added is Added.CERTIFIED and get_certified_plan(ballot, committee) == new.plan_digest:
+        data = node.store.get_document(new.plan_digest)
+        if data is not None:
+            votes = get_quorum_votes(ballot, new.plan_digest, committee)
+            await open_and_sign(node, decode_document(Plan, data), votes)
+
+
+def quarantine(node: Node, why: str) -> None:
+    """Something signed by this key is unknown to its journal: the journal was lost or restored (protocol.md 8.4)."""
+    node.log.error("quarantine", why=why)
+    node.signer.journal.record_quarantine(node.clock.now(), why)
+    node.blame("node", "own key", "journal_lost", why)
+
+
+# ---- packets ------------------------------------------------------------------------------------------------------------
+
+
+async def open_and_sign(node: Node, plan: Plan, votes: Sequence[Vote]) -> None:
+    """Record the packets of a plan with m votes as open; sign them if the plan is our own too; tell everybody."""
+    digest, now = compute_digest(plan), node.clock.now()
+    records = []
+    for planned in plan.packets:
+        packet = finalize_packet(planned, digest)
+        records.append(
+            PacketRecord(
+                planned.vault_id, planned.sequence, compute_commitment(packet), planned.operator_epoch, planned.timeout,
+                packet.payloads[0].value, digest, plan.k, planned.purpose, "open", now,
+            )
+        )  # fmt: skip
+    node.store.record_document("plan", digest, encode_document(plan), now, k=plan.k)
+    node.store.record_open_packets(records, votes)
+    _finish_k(node, plan.k, digest)
+    signatures: tuple[PacketSignature, ...] = ()
+    if any(v.operator == node.signer.operator for v in node.store.get_votes(digest)):
+        try:
+            signatures = node.signer.sign_packets(plan, tuple(votes), node.get_committee(), node.get_proven_times())
+        except Conflict as refusal:
+            # The journal has the last word: another plan of this k, or another packet under a number, was signed.
+            node.blame("node", "own journal", refusal.reason, str(refusal))
+        except Rejected as refusal:
+            if refusal.reason not in ("old_k", "quarantine"):
+                raise
+            node.blame("node", "own journal", refusal.reason, str(refusal))
+        node.record_journal_tip()
+    add_signatures(node, plan, digest, signatures)
+    reach("after_signatures")
+    await publish_signed_plan(node, plan, votes)
+
+
+def _finish_k(node: Node, k: int, plan_digest: bytes) -> None:
+    """A plan of k has m votes: the next k begins, and the agreed cut and time are the floor of later ones."""
+    progress = node.progress
+    if k >= progress.base_k:
+        progress.base_k, progress.since = k + 1, None
+        node.store.record_numbers(base_k=k + 1)
+    for (pk, _), envelope in progress.proposals.items():
+        if pk == k:
+            proposal = decode_document(Proposal, envelope.body)
+            if proposal.plan_digest == plan_digest:
+                node.store.record_setting("cut_floor", encode_document(proposal.cut))
+                node.store.record_numbers(market_now=max(proposal.market.now, node.store.get_number("market_now")))
+    progress.proposals = {key: e for key, e in progress.proposals.items() if key[0] >= k}
+    progress.waiting = {key: e for key, e in progress.waiting.items() if key[0] >= k}
+    progress.refused.clear()
+    node.settle_wake.set()
+
+
+def add_signatures(node: Node, plan: Plan, digest: bytes, signatures: Sequence[PacketSignature]) -> None:
+    """Check and keep packet signatures, each on its own; make certificates of what is complete.
+
+    Raises:
+        Rejected: some signature was not sound; the sound ones are kept all the same.
+    """
+    committee, now = node.get_committee(), node.clock.now()
+    bad: Rejected | None = None
+    for planned in plan.packets:
+        packet = finalize_packet(planned, digest)
+        commitment = compute_commitment(packet)
+        known = node.store.get_signatures(planned.vault_id, planned.sequence, commitment)
+        ballot = PacketBallot(planned.vault_id, planned.operator_epoch, packet, tuple(sorted(known.items())))
+        new = []
+        for s in signatures:
+            if (s.vault_id, s.sequence) != (planned.vault_id, planned.sequence):
+                continue
+            try:
+                ballot, added = add_signature(ballot, s.operator, s.signature, committee)
+            except Rejected as error:
+                bad = error
+                continue
+            if added is not Added.DUPLICATE:
+                new.append((planned.vault_id, planned.sequence, commitment, s.operator, s.signature))
+        if new:
+            node.store.record_signatures(new)
+        record = node.store.get_packet(planned.vault_id, planned.sequence, commitment)
+        if record is None or node.store.get_certificate_signatures(record) is not None:
+            continue
+        certificate = get_certificate(ballot, committee)
+        if certificate is not None:
+            node.store.record_certificate(certificate, now)
+            node.log.info("certified", vault=planned.vault_id.hex()[:8], sequence=planned.sequence, k=plan.k)
+            node.submit_wake.set()
+    if bad is not None:
+        raise bad
+
+
+async def accept_signed_plan(node: Node, envelope: Envelope, body: bytes) -> None:
+    """A plan with its votes and signatures from a peer: it is open now; signed if it is ours too.
+
+    Raises:
+        Rejected: the votes are no quorum for this plan, or a signature is not sound.
+    """
+    del envelope
+    signed = decode_document(SignedPlan, body)
+    digest = compute_digest(signed.plan)
+    committee = node.get_committee()
+    verify_quorum(signed.votes, signed.plan.k, digest, committee)
+    if signed.plan.k > node.progress.base_k + MAX_K_AHEAD:
+        raise Rejected("this k is too far ahead", got=signed.plan.k, reason="far_k")
+    unknown = not node.store.get_votes(digest)
+    await _look_for_two_plans(node, signed, digest)
+    is_ours = any(v.operator == node.signer.operator for v in node.store.get_votes(digest))
+    own_signed = node.signer.journal.get_value("plan", encode_u64(signed.plan.k))
+    if any(s.operator == node.signer.operator for s in signed.signatures) and own_signed != digest:
+        quarantine(node, "a packet signature of this key that its journal does not know")
+    if unknown or not _are_packets_known(node, signed.plan, digest) or (is_ours and own_signed is None):
+        await open_and_sign(node, signed.plan, signed.votes)
+    add_signatures(node, signed.plan, digest, signed.signatures)
+
+
+def _are_packets_known(node: Node, plan: Plan, digest: bytes) -> bool:
+    return all(
+        node.store.get_packet(p.vault_id, p.sequence, compute_commitment(finalize_packet(p, digest))) is not None
+        for p in plan.packets
+    )
+
+
+async def _look_for_two_plans(node: Node, signed: SignedPlan, digest: bytes) -> None:
+    """Evidence: one operator signed packets of two plans of one k (protocol.md 8.2, 8.6)."""
+    for data in node.store.get_documents("plan", signed.plan.k):
+        other = decode_document(Plan, data)
+        other_digest = compute_digest(other)
+        if other_digest == digest:
+            continue
+        for planned in other.packets:
+            commitment = compute_commitment(finalize_packet(planned, other_digest))
+            known = node.store.get_signatures(planned.vault_id, planned.sequence, commitment)
+            for s in signed.signatures:
+                if s.operator in known:
+                    theirs = PacketSignature(planned.vault_id, planned.sequence, s.operator, known[s.operator])
+                    evidence = compute_packets_equivocation(
+                        s.operator, SignedPlan(other, (), (theirs,)), replace(signed, signatures=(s,))
+                    )
+                    try:
+                        await record_evidence(node, evidence)
+                    except Rejected:
+                        # The signature in the message was not sound: it says nothing about that operator.
+                        continue
+
+
+# ---- say it again -------------------------------------------------------------------------------------------------------
+
+
+async def publish_again(node: Node) -> None:
+    """Repeat from the store what is not finished: gossip promises nothing, and peers restart (incidents.md 5)."""
+    now, progress = node.clock.now(), node.progress
+    if now - progress.last_publish_at < node.timing.republish_s:
+        return
+    progress.last_publish_at = now
+    for (k, _), envelope in sorted(progress.proposals.items()):
+        if k >= progress.base_k:
+            await node.publish_envelope(envelope)
+    for k in range(max(0, progress.base_k), progress.base_k + 2):
+        for own in progress.ballots.get(k, Ballot(k)).votes:
+            if own.operator == node.signer.operator:
+                await node.publish("vote", own)
+    await publish_signed_plans(node)
+
+
+async def publish_signed_plans(node: Node) -> None:
+    """Tell everybody the open packets again, each plan with its votes and all signatures known here."""
+    committee = node.get_committee()
+    for digest in sorted({p.plan_digest for p in node.store.get_packets("open")}):
+        data = node.store.get_document(digest)
+        if data is None:
+            continue
+        plan = decode_document(Plan, data)
+        votes = get_quorum_votes(Ballot(plan.k, node.store.get_votes(digest)), digest, committee)
+        if votes:
+            await publish_signed_plan(node, plan, votes)
+
+
+async def publish_signed_plan(node: Node, plan: Plan, votes: Sequence[Vote]) -> None:
+    """One plan with its votes and signatures."""
+    digest = compute_digest(plan)
+    signatures = []
+    for planned in plan.packets:
+        commitment = compute_commitment(finalize_packet(planned, digest))
+        known = node.store.get_signatures(planned.vault_id, planned.sequence, commitment)
+        signatures += [PacketSignature(planned.vault_id, planned.sequence, o, s) for o, s in known.items()]
+    await node.publish("signed_plan", SignedPlan(plan, tuple(votes), tuple(signatures)))
+
+
+# ---- evidence -----------------------------------------------------------------------------------------------------------
+
+
+async def record_evidence(node: Node, evidence: Equivocation) -> None:
+    """Keep and publish a proof of equivocation, once.
+
+    Raises:
+        Rejected: it proves nothing.
+    """
+    verify_equivocation(evidence, node.get_committee())
+    body = encode_document(evidence)
+    if node.store.record_evidence(compute_digest(evidence), evidence.operator, evidence.kind, body, node.clock.now()):
+        node.log.error("equivocation", operator=evidence.operator.hex(), kind=evidence.kind)
+        node.blame("gossip", f"0x{evidence.operator.hex()}", "equivocation", f"two {evidence.kind} statements")
+        if len(body) < MAX_ENVELOPE_BYTES // 2:
+            await node.publish("evidence", evidence)
+
+
+async def accept_evidence(node: Node, envelope: Envelope, body: bytes) -> None:
+    """Evidence found by a peer; checked like our own."""
+    del envelope
+    await record_evidence(node, decode_document(Equivocation, body))
+
+
+# ---- archive ------------------------------------------------------------------------------------------------------------
+
+
+async def accept_archive_request(node: Node, envelope: Envelope, body: bytes) -> None:
+    """Serve outbox packets with the inbox packets they answer, in bounded batches (protocol.md 12)."""
+    del envelope
+    request = decode_document(ArchiveRequest, body)
+    if request.vault_id not in node.chains:
+        raise Rejected("a request for an unknown vault", got=request.vault_id, reason="unknown_vault")
+    if request.after_sequence < 0 or node.store.get_cursor(request.vault_id).sequence <= request.after_sequence:
+        return
+    packets: list[bytes] = []
+    answered: list[bytes] = []
+    size = 0
+    upto = min(request.upto_sequence, request.after_sequence + ARCHIVE_BATCH)
+    for fact in node.store.iterate_facts(request.vault_id, request.after_sequence, max(0, upto)):
+        packets.append(encode_packet_abi(fact.packet))
+        answered.append(encode_packet_abi(fact.inbox) if fact.inbox is not None else b"")
+        size += len(packets[-1]) + len(answered[-1])
+        if size > ARCHIVE_BATCH_BYTES:
+            break
+    if packets:
+        await node.publish(
+            "archive_packets",
+            ArchivePackets(request.vault_id, request.after_sequence, tuple(packets), tuple(answered)),
+        )
+
+
+async def accept_archive_packets(node: Node, envelope: Envelope, body: bytes) -> None:
+    """Keep packets that a peer sent until a fold has judged them."""
+    del envelope
+    archive = decode_document(ArchivePackets, body)
+    cursor = node.store.get_cursor(archive.vault_id) if archive.vault_id in node.chains else None
+    if cursor is None or archive.vault_id not in node.asked_archive or len(archive.packets) != len(archive.answered):
+        return  # nobody asked
+    held = node.peer_packets.setdefault(archive.vault_id, {})
+    for i in range(len(archive.packets)):
+        packet = decode_packet_abi(archive.packets[i])
+        inbox = decode_packet_abi(archive.answered[i]) if archive.answered[i] else None
+        if packet.sequence > cursor.sequence and len(held) < MAX_PEER_PACKETS:
+            held.setdefault(packet.sequence, Claim(packet, inbox))
+    node.asked_archive[archive.vault_id] = 0
+    node.watch_wakes[archive.vault_id].set()
+
+
+# ---- prices -------------------------------------------------------------------------------------------------------------
+
+
+def record_prices(node: Node, reports: Sequence[SignedReport], marks: Sequence[SignedMark], now: int) -> None:
+    """Keep signed prices that verify; the first of a slot stays.
+
+    Raises:
+        Rejected: one of them is not sound (those before it are kept).
+    """
+    signers, threshold = node.parameters.price_signers, node.parameters.price_threshold
+    for signed in reports:
+        r = signed.report
+        verify_report(signed, signers=signers, threshold=threshold, now=now, heartbeat_s=None)
+        node.store.record_price("report", r.source, r.underlying, 0, r.stamp, encode_document(signed))
+    for signed_mark in marks:
+        m = signed_mark.mark
+        verify_mark(signed_mark, signers=signers, threshold=threshold, now=now, heartbeat_s=None)
+        node.store.record_price("mark", m.source, m.underlying, m.expiry, m.stamp, encode_document(signed_mark))
+
+
+def get_prices(node: Node, ledger: Ledger, now: int) -> tuple[list[SignedReport], list[SignedMark]]:
+    """What a snapshot may need: prices of the last hours, and the reports around every expiry that is to be settled."""
+    data = node.store.get_prices("report", since=now - PRICE_MEMORY_S)
+    for key in get_settlements_needed(ledger, now):
+        for instant in (key.expiry - key.twap_seconds, key.expiry):
+            data += node.store.get_prices(
+                "report", since=instant, upto=instant + SETTLEMENT_SLACK_S, feed=(key.price_source, key.underlying)
+            )
+    return (
+        [_decode_report(d) for d in data],
+        [_decode_mark(d) for d in node.store.get_prices("mark", since=now - PRICE_MEMORY_S)],
+    )
+
+
+@lru_cache(maxsize=16_384)
+def _decode_report(data: bytes) -> SignedReport:
+    return decode_document(SignedReport, data)
+
+
+@lru_cache(maxsize=16_384)
+def _decode_mark(data: bytes) -> SignedMark:
+    return decode_document(SignedMark, data)
+
+
+_HANDLERS = {
+    "proposal": accept_proposal,
+    "vote": accept_vote,
+    "signed_plan": accept_signed_plan,
+    "evidence": accept_evidence,
+    "archive_request": accept_archive_request,
+    "archive_packets": accept_archive_packets,
+}

@@ -1,0 +1,105 @@
+"""settle: compute the plan at the newest cut and, when it is this operator's turn, propose it (protocol.md 7, 8.1)."""
+
+from __future__ import annotations
+
+from messages.documents import Cut, Evidence, Proposal, compute_digest, encode_document
+from messages.errors import Rejected, RelayerError
+from messages.hashing import keccak256
+from relayer.node import Node
+from relayer.rules.quorum import get_proposer, get_slot
+from relayer.states import get_positions
+from relayer.tasks import attest
+
+LOOK_AGAIN_S = 15
+"""Seconds after which an unchanged cut is planned again, because prices and time move too."""
+
+
+async def step(node: Node) -> bool:
+    """Look whether there is work, and propose it if it is our turn; True if something was proposed.
+
+    Raises:
+        Rejected, Conflict: from the rules: parameters or prices that make no plan, or a broken ledger.
+    """
+    await update_prices(node)
+    journal, progress = node.signer.journal, node.progress
+    if not journal.record_release(node.get_proven_times(), max(progress.highest_seen_k, journal.highest_k)):
+        return False
+    cut = node.get_cut()
+    if cut is None or node.store.is_halted("node") or not _is_above_floor(node, cut):
+        return False
+    now = node.clock.now()
+    committee = node.get_committee()
+    states = node.get_states_at(cut)
+    positions = get_positions(states, {e.vault_id: e.time for e in cut.entries})
+    open_packets = node.get_open_packets(positions, committee)
+
+    slot = get_slot(progress.base_k, progress.since, now, node.patience_s, len(committee.operators))
+    is_mine = get_proposer(committee, *slot) == node.signer.operator and slot not in progress.proposals
+    key = keccak256(compute_digest(cut) + compute_digest(open_packets) + repr(progress.base_k).encode())
+    is_idle = progress.since is None or not is_mine
+    if key == progress.last_plan_key and is_idle and now - progress.last_plan_at < LOOK_AGAIN_S:
+        return False
+    progress.last_plan_key, progress.last_plan_at = key, now
+
+    ledger = node.get_ledger(cut)
+    reports, marks = attest.get_prices(node, ledger, now)
+    market_now = max(now, node.store.get_number("market_now"))
+    market = node.planner.compute_market(market_now, ledger, node.parameters, reports, marks)
+    result = node.planner.compute_plan(ledger, market, node.parameters, slot[0], open_packets)
+    progress.notes = result.notes
+    if not result.plan.packets:
+        progress.since = None
+        return False
+    if progress.since is None:
+        progress.since = now
+        node.log.info("there is work", k=slot[0], packets=len(result.plan.packets))
+        if get_proposer(committee, *slot) != node.signer.operator or slot in progress.proposals:
+            return False
+    elif not is_mine:
+        return False
+    if slot[0] < journal.highest_k:
+        return False
+    proposal = Proposal(
+        slot[0],
+        slot[1],
+        node.signer.operator,
+        cut,
+        tuple(_make_evidence(node, entry.vault_id, entry.height) for entry in cut.entries),
+        market,
+        node.parameters_digest,
+        open_packets,
+        compute_digest(result.plan),
+    )
+    envelope = node.signer.sign_proposal(proposal)
+    node.record_journal_tip()
+    node.log.info("propose", k=slot[0], r=slot[1], packets=len(result.plan.packets))
+    await node.publish_envelope(envelope)
+    # The own proposal goes the same road as everybody's: it is verified, voted for and recorded by attest.
+    await attest.accept_proposal(node, envelope, encode_document(proposal))
+    return True
+
+
+async def update_prices(node: Node) -> None:
+    """Read the feeds and keep what verifies; a silent or lying feed is blamed and stops nothing."""
+    now = node.clock.now()
+    for number, feed in enumerate(node.feeds):
+        try:
+            reports, marks = await feed.fetch(now)
+            attest.record_prices(node, reports, marks, now)
+        except RelayerError as error:
+            node.blame("feeds", error.source or f"feed {number}", error.reason or "feed", str(error))
+
+
+def _is_above_floor(node: Node, cut: Cut) -> bool:
+    """A cut below the last agreed one would be refused by everybody: this node has to catch up first."""
+    try:
+        attest.verify_forward(cut, node.get_cut_floor())
+    except Rejected:
+        return False
+    return True
+
+
+def _make_evidence(node: Node, vault_id: bytes, height: int) -> Evidence:
+    head = node.store.get_head_at(vault_id, height)
+    claim = node.store.get_header_claim(node.chains[vault_id].chain_id, height)
+    return Evidence(vault_id, claim or b"", head.proof if head is not None else b"")

@@ -1,0 +1,116 @@
+"""submit: carry certified packets to their vaults, exactly once in effect (protocol.md 9).
+
+Intent row, then build and sign, then store the raw transaction, then send, then follow. A transaction that "succeeded" proves
+nothing; only the Ack read by watch ends the work. Anyone may submit: operators take turns by patience, so that a dead
+submitter delays and two at once are harmless (`recv` is at most once).
+"""
+
+from __future__ import annotations
+
+from chains.base import Chain, Outcome, SignedTx, Submitter
+from messages.bodies import CLEARING_CLIENT, ENCODING, PORT, VERSION
+from messages.digests import Certificate, verify_certificate
+from messages.errors import Rejected, Unavailable
+from messages.ids import get_vault_client
+from messages.packet import Packet, Payload
+from relayer.killpoints import reach
+from relayer.node import Node
+from relayer.rules.submission import Action, get_action
+from relayer.store import PacketRecord, TxRecord
+
+MAX_TRANSACTIONS_PER_PACKET = 12
+"""Bumps of one packet: with 10 % each the fee has tripled; after that a human looks at the fees."""
+
+
+async def step(node: Node) -> None:
+    """Look at every open packet once.
+
+    Raises:
+        Unavailable: an endpoint failed. Rejected: the chain refuses the call.
+    """
+    failures: list[Rejected | Unavailable] = []
+    for vault_id in node.vault_ids:
+        try:
+            await _submit_vault(node, vault_id)
+        except (Rejected, Unavailable) as error:
+            # One vault's trouble stops no other; the first is told when all had their turn.
+            error.source = error.source or node.chains[vault_id].chain_id
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+async def _submit_vault(node: Node, vault_id: bytes) -> None:
+    chain = node.chains[vault_id]
+    if chain.submitter is None or node.store.is_halted(f"chain:{chain.chain_id}"):
+        return
+    for packet in (p for p in node.store.get_packets("open") if p.vault_id == vault_id):
+        certified = node.store.get_certificate_signatures(packet)
+        if certified is None:
+            return  # packets of a vault go in order
+        if not await _submit_packet(node, chain, chain.submitter, packet, certified):
+            return
+
+
+async def _submit_packet(
+    node: Node,
+    chain: Chain[object, object, object, object],
+    submitter: Submitter,
+    packet: PacketRecord,
+    certified: tuple[int, tuple[bytes, ...]],
+) -> bool:
+    """Do what is next for one packet; True once the next number may be sent too."""
+    now, store = node.clock.now(), node.store
+    committee = node.get_committee()
+    transactions = store.get_transactions(packet=packet)
+    last = transactions[-1] if transactions else None
+    outcome = await _follow(node, submitter, last) if last is not None else Outcome.UNKNOWN
+    rank = (committee.operators.index(node.signer.operator) - packet.k) % len(committee.operators)
+    action = get_action(
+        now=now,
+        chain_time=node.get_proven_times()[packet.vault_id],
+        timeout=packet.timeout,
+        certified_at=certified[0],
+        rank=rank,
+        takeover_s=node.timing.takeover_s,
+        is_stored=last is not None,
+        sent_at=None if last is None else last.sent_at,
+        outcome=outcome.value,
+        bump_s=node.timing.bump_s,
+    )
+    if action is Action.WAIT:
+        return outcome is Outcome.INCLUDED
+    if action is Action.SEND_AGAIN and last is not None:
+        await _send(node, submitter, last.id, last.signed)
+        return True
+    if len(transactions) >= MAX_TRANSACTIONS_PER_PACKET:
+        return False
+    certificate = make_certificate(packet, certified[1])
+    verify_certificate(certificate, committee.operators, committee.threshold)
+    store.record_intent(packet.vault_id, packet.sequence, packet.commitment, now)
+    previous = [t.signed for t in store.get_transactions(chain=chain.chain_id, open_only=True)]
+    signed = await submitter.prepare(certificate, previous)
+    row = store.record_transaction(signed, packet.commitment, now)
+    await _send(node, submitter, row, signed)
+    node.log.info("sent", chain=chain.chain_id, sequence=packet.sequence, tx=signed.tx_id, again=last is not None)
+    return True
+
+
+async def _follow(node: Node, submitter: Submitter, last: TxRecord) -> Outcome:
+    outcome = await submitter.outcome(last.signed)
+    if outcome.value != last.outcome:
+        node.store.record_outcome(last.id, outcome.value)
+    return outcome
+
+
+async def _send(node: Node, submitter: Submitter, row: int, signed: SignedTx) -> None:
+    await submitter.send(signed)
+    reach("after_send")
+    node.store.record_sent(row, node.clock.now())
+
+
+def make_certificate(packet: PacketRecord, signatures: tuple[bytes, ...]) -> Certificate:
+    """The certificate of a stored packet."""
+    payload = Payload(PORT, PORT, VERSION, ENCODING, packet.value)
+    inbox = Packet(packet.sequence, get_vault_client(packet.vault_id), CLEARING_CLIENT, packet.timeout, (payload,))
+    return Certificate(inbox, packet.vault_id, packet.operator_epoch, signatures)

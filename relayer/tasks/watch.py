@@ -1,0 +1,224 @@
+"""watch: bring a chain's light client forward, prove the vault's head, fold, record (style.md 3.5).
+
+An acknowledgement is read here like a deposit: it is another outbox packet, and then its packet is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from chains.base import Chain, Collected, Head, Point, Reader, Span, advance, bootstrap, collect
+from messages.bodies import Ack, AckStatus
+from messages.errors import Rejected, Unavailable
+from messages.outbox import Claim, Fact
+from relayer.node import Node
+from relayer.rules.ledger import verify_conservation
+from relayer.rules.quorum import Fate, get_fate
+from relayer.rules.statements import ArchiveRequest
+from relayer.store import HeaderRecord, HeadRecord
+
+ASK_EVERY_S = 15
+"""Seconds between two requests to the peers for packets that the own endpoints withhold."""
+
+
+async def step(node: Node, vault_id: bytes) -> bool:
+    """One look at one chain; True if something new was recorded.
+
+    Raises:
+        Unavailable, Rejected, Conflict: as `chains.base`; handled by `relayer.node.run_step`.
+    """
+    chain = node.chains[vault_id]
+    now = node.clock.now()
+    if node.store.is_halted(f"chain:{chain.chain_id}"):
+        return False
+    headers: list[HeaderRecord] = []
+    known = node.store.get_trusted(chain.chain_id)
+    if known is None:
+        claim, trusted, blames = await bootstrap(chain, now)
+        headers.append(_make_header(chain, "bootstrap", chain.codec.encode_bootstrap(claim), trusted))
+        node.store.record_blames(blames, now)
+    else:
+        trusted = chain.codec.decode_trusted(known[1])
+        if not chain.verifier.is_fresh(trusted, now):
+            raise Rejected(
+                f"the trusted state of {chain.chain_id} is too old to build on: give a new checkpoint that several operators"
+                " confirm",
+                got=known[0].time,
+                expected=now,
+                reason="stale_trusted",
+            )
+    advanced = await advance(chain, trusted, now)
+    node.store.record_blames(advanced.blames, now)
+    for update, after in advanced.steps:
+        headers.append(_make_header(chain, "update", chain.codec.encode_update(update), after))
+        trusted = after
+    point = chain.verifier.get_point(trusted)
+    last = node.store.get_head(vault_id)
+    if not headers and last is not None and last.point.height == point.height:
+        return False
+    try:
+        collected = await collect_here_or_from_peers(node, chain, trusted)
+    except Unavailable:
+        # The headers are verified whatever the packets do: an outage of packets must not let the light client expire.
+        node.store.record_headers(chain.chain_id, headers)
+        raise
+    record(node, chain, headers, point, collected)
+    return True
+
+
+async def collect_here_or_from_peers(node: Node, chain: Chain[Any, Any, Any, Any], trusted: Any) -> Collected[Any]:
+    """Collect from the own endpoints; where they withhold packets, from what peers sent (protocol.md 12).
+
+    Raises:
+        Unavailable: neither has them; the peers have been asked.
+    """
+    cursor = node.store.get_cursor(chain.vault_id)
+    last = node.store.get_head(chain.vault_id)
+    from_height = chain.start_height if last is None else last.point.height
+    try:
+        collected = await collect(chain, trusted, cursor, from_height)
+    except Unavailable:
+        held = node.peer_packets.get(chain.vault_id, {})
+        if cursor.sequence + 1 in held:
+            reader = PeerReader(chain.reader, held)
+            try:
+                collected = await collect(replace(chain, reader=reader), trusted, cursor, from_height)
+            except Unavailable:
+                # What the peers sent does not fold either, or is not enough: forget it and ask again.
+                node.peer_packets.pop(chain.vault_id, None)
+            else:
+                node.store.record_blames(collected.blames, node.clock.now())
+                return collected
+        await ask_peers(node, chain.vault_id, cursor.sequence)
+        raise
+    node.store.record_blames(collected.blames, node.clock.now())
+    return collected
+
+
+async def ask_peers(node: Node, vault_id: bytes, after_sequence: int) -> None:
+    """Ask every operator for the packets of a vault, not more often than `ASK_EVERY_S`."""
+    now = node.clock.now()
+    if now - node.asked_archive.get(vault_id, 0) >= ASK_EVERY_S:
+        node.asked_archive[vault_id] = now
+        await node.publish("archive_request", ArchiveRequest(vault_id, after_sequence, 2**53))
+
+
+def record(
+    node: Node,
+    chain: Chain[Any, Any, Any, Any],
+    headers: Sequence[HeaderRecord],
+    point: Point,
+    collected: Collected[Any],
+) -> None:
+    """Write headers, head, facts and snapshots in one transaction, then draw what follows from them.
+
+    Raises:
+        Conflict: the facts break conservation: something is deeply wrong, a human must look.
+    """
+    vault_id = chain.vault_id
+    state, snapshots = node.states.compute_after(vault_id, collected.facts)
+    proof = chain.codec.encode_proof(collected.proof)
+    head = HeadRecord(vault_id, point, collected.head.sequence, collected.head.head, proof)
+    node.store.record_collected(chain.chain_id, headers, head, collected.facts, snapshots)
+    node.states.record(vault_id, state)
+    held = node.peer_packets.get(vault_id)
+    if held:
+        node.peer_packets[vault_id] = {s: c for s, c in held.items() if s > collected.head.sequence}
+    if collected.facts:
+        node.log.info(
+            "facts", chain=chain.chain_id, height=point.height, count=len(collected.facts), upto=collected.head.sequence
+        )
+    settle_packets(node, vault_id, point, collected.facts)
+    verify_conservation(node.states.get_all_newest(), node.parameters)
+    node.settle_wake.set()
+    node.submit_wake.set()
+
+
+def settle_packets(node: Node, vault_id: bytes, point: Point, facts: Sequence[Fact]) -> None:
+    """Record what the new facts, or proven absence, say of open packets (protocol.md 2)."""
+    acks = {f.body.inbox_sequence: f.body for f in facts if isinstance(f.body, Ack)}
+    inbox_sequence = node.states.get_newest(vault_id).inbox_sequence
+    for packet in node.store.get_packets("open"):
+        if packet.vault_id != vault_id:
+            continue
+        fate = get_fate(packet.sequence, packet.timeout, inbox_sequence, point.time)
+        if fate is Fate.OPEN:
+            continue
+        status = "absent"
+        if fate is Fate.ANSWERED:
+            ack = acks.get(packet.sequence) or find_ack(node, vault_id, packet.sequence)
+            if ack is not None and ack.inbox_commitment == packet.commitment:
+                status = "done" if ack.status == AckStatus.DONE else "refused"
+        node.store.record_packet_status(vault_id, packet.sequence, packet.commitment, status)
+        node.log.info("packet settled", vault=vault_id.hex()[:8], sequence=packet.sequence, status=status)
+
+
+def find_ack(node: Node, vault_id: bytes, inbox_sequence: int) -> Ack | None:
+    """The Ack of an inbox packet among recorded facts: a packet may become known after its Ack (newest facts first)."""
+    upto = node.store.get_cursor(vault_id).sequence
+    while upto > 0:
+        after = max(0, upto - 256)
+        for fact in node.store.iterate_facts(vault_id, after, upto):
+            if isinstance(fact.body, Ack) and fact.body.inbox_sequence == inbox_sequence:
+                return fact.body
+        upto = after
+    return None
+
+
+def _make_header(chain: Chain[Any, Any, Any, Any], kind: str, claim: bytes, trusted: Any) -> HeaderRecord:
+    return HeaderRecord(chain.verifier.get_point(trusted), kind, claim, chain.codec.encode_trusted(trusted))
+
+
+class PeerReader(Reader[Any, Any, Any, Any]):
+    """The own endpoints for headers and heads, the peers' archive for packets: believed only after the fold, as always."""
+
+    def __init__(self, inner: Reader[Any, Any, Any, Any], held: dict[int, Claim]) -> None:
+        self._inner = inner
+        self._held = held
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """The own endpoints."""
+        return self._inner.sources
+
+    async def bootstrap(self, source: str) -> Any:
+        """As the inner one."""
+        return await self._inner.bootstrap(source)
+
+    async def update(self, source: str, trusted: Any) -> Any:
+        """As the inner one."""
+        return await self._inner.update(source, trusted)
+
+    async def head(self, source: str, trusted: Any) -> tuple[Head, Any]:
+        """As the inner one."""
+        return await self._inner.head(source, trusted)
+
+    async def packets(self, source: str, span: Span) -> Sequence[Claim]:
+        """From the peers, whatever the source."""
+        del source
+        wanted = range(span.after_sequence + 1, span.upto_sequence + 1)
+        missing = [s for s in wanted if s not in self._held]
+        if missing:
+            raise Unavailable("the peers have not sent these packets yet", got=missing[0], reason="no_peer_packets")
+        return [self._held[s] for s in wanted]
+
+
+class EvidenceReader(PeerReader):
+    """A proposal's head and proof with packets from the own endpoints, and from the peers where those withhold."""
+
+    def __init__(self, inner: Reader[Any, Any, Any, Any], held: dict[int, Claim], claimed: tuple[Head, Any]) -> None:
+        super().__init__(inner, held)
+        self._claimed = claimed
+
+    async def head(self, source: str, trusted: Any) -> tuple[Head, Any]:
+        """As the proposal names it; the verifier judges it."""
+        del source, trusted
+        return self._claimed
+
+    async def packets(self, source: str, span: Span) -> Sequence[Claim]:
+        """From the source, or from the peers."""
+        if span.after_sequence + 1 in self._held:
+            return await super().packets(source, span)
+        return await self._inner.packets(source, span)
