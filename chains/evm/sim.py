@@ -1,12 +1,12 @@
 """A simulated Ethereum network in this process: execution, consensus, endpoints that may lie, and a clock that is moved by hand.
 
-    clock = VirtualClock(1_800_000_000)
+    clock = ManualClock(1_800_000_000)
     network = SimNetwork(31337, clock, n_endpoints=2)
     key = network.make_key("maker")                        # 32 bytes, funded with test ether
     vault = network.deploy(bytecode, args, key)            # 20-byte address; args: ABI-encoded constructor arguments
     network.transact(key, vault, calldata)                 # signed and sent; lands in the first slot after now
-    network.mine()                                         # moves a VirtualClock to the next slot and makes the block
-    network.finalize()                                     # moves a VirtualClock until the newest block is finalized
+    network.mine()                                         # moves a ManualClock to the next slot and makes the block
+    network.finalize()                                     # moves a ManualClock until the newest block is finalized
     network.get_receipt(hash)                              # SimReceipt or None
     network.call(vault, calldata)                          # return data of a read at the newest block
     network.endpoints[0].lies.drop_logs = True             # see `sim_rpc.Lies`
@@ -46,7 +46,7 @@ LAG_EPOCHS = 2
 
 
 @dataclass
-class VirtualClock:
+class ManualClock:
     """Unix seconds that only move when told to."""
 
     now: int
@@ -171,7 +171,7 @@ class SimNetwork:
         return block
 
     def mine(self) -> SimBlock:
-        """Move the clock (a VirtualClock) to the next slot, make a block there, return it."""
+        """Move the clock (a ManualClock) to the next slot, make a block there, return it."""
         self._advance_to(self.schedule.get_time(max(self.get_slot(), self.chain.head.slot) + 1))
         self.tick()
         if self.chain.head.slot < self.get_slot():
@@ -179,7 +179,7 @@ class SimNetwork:
         return self.chain.head
 
     def finalize(self) -> SimBlock:
-        """Move the clock (a VirtualClock) until the newest block is finalized, at most three epochs; returns that block."""
+        """Move the clock (a ManualClock) until the newest block is finalized, at most three epochs; returns that block."""
         self.tick()
         if self.chain.pool:
             self.mine()
@@ -194,8 +194,8 @@ class SimNetwork:
         return self.schedule.get_time((-(-block.slot // slots) + LAG_EPOCHS) * slots + 1)
 
     def _advance_to(self, time: int) -> None:
-        if not isinstance(self.clock, VirtualClock):
-            raise TypeError("only a VirtualClock can be moved from here: move your own clock and call tick()")
+        if not isinstance(self.clock, ManualClock):
+            raise TypeError("only a ManualClock can be moved from here: move your own clock and call tick()")
         self.clock.advance(max(time - self.clock.now, 0))
 
     def get_finalized_block(self, slot: int | None = None) -> SimBlock:

@@ -243,7 +243,7 @@ class Container(SszType):
             else:
                 values[name] = kind.decode(data[at : at + kind.size])
                 at += kind.size
-        ends = [offset for _, _, offset in variable[1:]] + [len(data)]
+        ends = [offset for _, _, offset in variable[1:]] + [len(data)] * bool(variable)
         if variable and variable[0][2] != self.fixed_part:
             raise _refuse("first offset", variable[0][2], self.fixed_part)
         for (name, kind, begin), end in zip(variable, ends, strict=True):

@@ -126,6 +126,21 @@ async def call(provider: AsyncBaseProvider, method: str, params: Sequence[Any], 
     return answer["result"]
 
 
+async def verify_chain_id(provider: AsyncBaseProvider, expected: int, timeout_s: float = TIMEOUT_S) -> None:
+    """Ask an endpoint for its chain id; Rejected ("wrong_chain_id", "malformed") unless it is the expected one."""
+    answer = await call(provider, "eth_chainId", [], timeout_s)
+    if not isinstance(answer, str) or not answer.startswith("0x") or not 3 <= len(answer) <= 66:
+        raise Rejected("not a chain id", got=answer, reason="malformed")
+    try:
+        chain_id = int(answer, 16)
+    except ValueError:
+        raise Rejected("not a chain id", got=answer, reason="malformed") from None
+    if chain_id != expected:
+        raise Rejected(
+            "the endpoint serves another chain: check its URL", got=chain_id, expected=expected, reason="wrong_chain_id"
+        )
+
+
 async def get(
     transport: BeaconTransport, path: str, params: Mapping[str, str] | None = None, timeout_s: float = TIMEOUT_S
 ) -> Any:

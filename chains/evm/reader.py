@@ -1,0 +1,253 @@
+"""Fetches from named endpoints, believes nothing. The only place where answers of nodes become values of ours.
+
+An endpoint is a pair: a beacon transport (light-client routes) and an execution provider (JSON-RPC). Every call names its endpoint, so that
+every error carries the name of who caused it. What a node says is decoded strictly and handed on as a claim; a node that is behind,
+silent or limited is Unavailable, one that says something malformed or something else than asked is Rejected.
+
+eth_getLogs is asked in ranges that shrink when a node refuses them and grow again when it does not; whether it told everything is not its
+word to give: the numbers must be without gaps, and the fold under the proven head decides (incident E5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from web3.providers.async_base import AsyncBaseProvider
+
+from chains.base import Head, Reader, Span
+from chains.evm.beacon_json import (
+    parse_bootstrap_json,
+    parse_proof_json,
+    parse_update_json,
+    parse_updates_json,
+)
+from chains.evm.codec import (
+    CURSORS_SLOT,
+    OUTBOX_HEAD_SLOT,
+    VaultLog,
+    build_log_filter,
+    decode_log,
+    decode_quantity,
+    encode_data,
+    get_outbox_sequence,
+    make_claims,
+)
+from chains.evm.forks import ForkSchedule
+from chains.evm.light_client import is_finalized_news
+from chains.evm.transport import TIMEOUT_S, BeaconTransport, RpcError, call, get, verify_chain_id
+from chains.evm.types import Bootstrap, Proof, Trusted, Update
+from messages.errors import Rejected, RelayerError, Unavailable
+from messages.outbox import Claim
+
+ResultT = TypeVar("ResultT")
+
+MAX_LOG_RANGE = 10_000
+"""Blocks per eth_getLogs to begin with; most providers allow 500 to 10,000."""
+MAX_LOGS = 50_000
+"""Logs of one answer: two for each packet of the largest collect, with room."""
+MAX_QUERIES = 10_000
+"""Requests of one `packets`: a node that makes us ask for more is not usable."""
+RETRIES = 3
+UINT256_MAX = 2**256 - 1
+
+
+@dataclass(frozen=True)
+class EvmEndpoint:
+    """A named source: its two doors."""
+
+    name: str
+    beacon: BeaconTransport
+    execution: AsyncBaseProvider
+
+
+@dataclass(frozen=True)
+class ReaderSettings:
+    """How patiently to ask. ``retry_s``: first pause before the same request is tried again; it doubles."""
+
+    timeout_s: float = TIMEOUT_S
+    retry_s: float = 0.25
+    log_range: int = MAX_LOG_RANGE
+
+
+class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
+    """Reader of one vault over several endpoints."""
+
+    def __init__(
+        self,
+        chain_id: int,
+        vault: bytes,
+        checkpoint_root: bytes,
+        schedule: ForkSchedule,
+        endpoints: Sequence[EvmEndpoint],
+        settings: ReaderSettings | None = None,
+    ) -> None:
+        self._chain_id = chain_id
+        self._vault = vault
+        self._checkpoint_root = checkpoint_root
+        self._schedule = schedule
+        self._endpoints = {endpoint.name: endpoint for endpoint in endpoints}
+        self._settings = settings or ReaderSettings()
+        self._checked: set[str] = set()
+        self._range = {endpoint.name: self._settings.log_range for endpoint in endpoints}
+        if len(self._endpoints) != len(endpoints) or not endpoints:
+            raise Rejected("endpoints need distinct names", got=[e.name for e in endpoints], reason="bad_config")
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """Names of the endpoints in the order of configuration."""
+        return tuple(self._endpoints)
+
+    # ------------------------------------------------------------------ the four questions
+
+    async def bootstrap(self, source: str) -> Bootstrap:
+        """The bootstrap at the configured checkpoint root (Beacon API getLightClientBootstrap)."""
+        return await _named(source, self._get_bootstrap(source))
+
+    async def update(self, source: str, trusted: Trusted) -> Update | None:
+        """The next update that brings a new finalized header or the missing committee, or None (sync-protocol, full sync)."""
+        return await _named(source, self._get_update(source, trusted))
+
+    async def head(self, source: str, trusted: Trusted) -> tuple[Head, Proof]:
+        """Outbox head and number at the finalized execution block of ``trusted``, with the proof of the head (EIP-1186)."""
+        return await _named(source, self._get_head(source, trusted))
+
+    async def packets(self, source: str, span: Span) -> Sequence[Claim]:
+        """The vault's packets of the span, in order and without a gap, Acks with what they answer (eth_getLogs)."""
+        return await _named(source, self._get_packets(source, span))
+
+    # ------------------------------------------------------------------ beacon
+
+    async def _beacon(self, source: str, path: str, params: Mapping[str, str] | None = None) -> Any:
+        return await get(
+            self._endpoints[source].beacon, "/eth/v1/beacon/light_client/" + path, params, self._settings.timeout_s
+        )
+
+    async def _get_bootstrap(self, source: str) -> Bootstrap:
+        answer = await self._beacon(source, "bootstrap/" + encode_data(self._checkpoint_root))
+        return parse_bootstrap_json(answer, self._schedule)
+
+    async def _get_update(self, source: str, trusted: Trusted) -> Update | None:
+        schedule = self._schedule
+        period = schedule.get_period(trusted.finalized.beacon.slot)
+        if trusted.next_committee is None:
+            # the committee of the next period first: without it the client stands still when the period ends
+            found = await self._get_period_update(source, period)
+            if found is not None and is_finalized_news(trusted, found, schedule):
+                return found
+        newest = parse_update_json(await self._beacon(source, "finality_update"), schedule)
+        if schedule.get_period(newest.signature_slot) > period + 1:
+            # more than a committee ahead: step through the periods between
+            found = await self._get_period_update(source, period + 1)
+            if found is None:
+                raise Unavailable(
+                    "the endpoint has no update of a period that is over", got=period + 1, reason="behind"
+                )
+            return found
+        return newest if is_finalized_news(trusted, newest, schedule) else None
+
+    async def _get_period_update(self, source: str, period: int) -> Update | None:
+        answer = await self._beacon(source, "updates", {"start_period": str(period), "count": "1"})
+        updates = parse_updates_json(answer, self._schedule)
+        if len(updates) > 1:
+            raise Rejected("more updates than asked for", got=len(updates), expected=1, reason="malformed")
+        return updates[0] if updates else None
+
+    # ------------------------------------------------------------------ execution
+
+    async def _call(self, source: str, method: str, *params: Any) -> Any:
+        provider = self._endpoints[source].execution
+        if source not in self._checked:
+            await verify_chain_id(provider, self._chain_id, self._settings.timeout_s)
+            self._checked.add(source)
+        return await call(provider, method, params, self._settings.timeout_s)
+
+    async def _get_head(self, source: str, trusted: Trusted) -> tuple[Head, Proof]:
+        execution = trusted.finalized.execution
+        if execution is None:
+            raise Rejected(
+                "the trusted header is older than Capella and names no execution block", reason="no_execution"
+            )
+        slots = [hex(OUTBOX_HEAD_SLOT), hex(CURSORS_SLOT)]
+        try:
+            answer = await self._call(
+                source, "eth_getProof", encode_data(self._vault), slots, hex(execution.block_number)
+            )
+        except RpcError as error:
+            # a node that is behind or has pruned the state: it cannot help, but it has not lied
+            raise Unavailable(
+                f"the endpoint gives no proof at this block: {error.what}",
+                got=execution.block_number,
+                reason="no_proof",
+            ) from error
+        proof = parse_proof_json(answer, self._vault, OUTBOX_HEAD_SLOT)
+        values = {decode_quantity(e.get("key"), UINT256_MAX): e.get("value") for e in answer["storageProof"]}
+        head = decode_quantity(values.get(OUTBOX_HEAD_SLOT), UINT256_MAX)
+        cursors = decode_quantity(values.get(CURSORS_SLOT), UINT256_MAX)
+        return Head(get_outbox_sequence(cursors), head.to_bytes(32, "big")), proof
+
+    async def _get_packets(self, source: str, span: Span) -> tuple[Claim, ...]:
+        if span.upto_sequence <= span.after_sequence:
+            return ()
+        logs: list[VaultLog] = []
+        first = span.from_height
+        queries = 0
+        while first <= span.to_height:
+            last = min(first + self._range[source] - 1, span.to_height)
+            queries += 1
+            if queries > MAX_QUERIES:
+                raise Unavailable("the endpoint allows too small ranges", got=self._range[source], reason="log_limit")
+            try:
+                answer = await self._get_logs(source, first, last)
+            except RpcError as error:
+                if last == first:
+                    raise Unavailable(
+                        f"the endpoint gives no logs even of one block: {error.what}", got=first, reason="log_limit"
+                    ) from error
+                self._range[source] = max((last - first + 1) // 2, 1)
+                continue
+            if len(answer) + len(logs) > MAX_LOGS:
+                raise Rejected("more logs than a vault makes", got=len(answer), expected=MAX_LOGS, reason="size")
+            logs += [decode_log(log, self._vault, first, last) for log in answer]
+            first = last + 1
+            self._range[source] = min(self._range[source] * 2, self._settings.log_range)
+        claims = make_claims(logs, span.after_sequence, span.upto_sequence)
+        wanted = span.upto_sequence - span.after_sequence
+        if len(claims) != wanted:
+            # [] for a block that a lagging node does not have looks like "nothing happened" (go-ethereum #24078)
+            raise Unavailable(
+                "the endpoint does not tell every packet: it lags or withholds",
+                got=f"{len(claims)} up to number {span.after_sequence + len(claims)}",
+                expected=f"{wanted} up to number {span.upto_sequence}",
+                reason="packets_missing",
+            )
+        return claims
+
+    async def _get_logs(self, source: str, first: int, last: int) -> list[Any]:
+        """One range, asked again a few times while the node is busy. RpcError: the node refuses the range."""
+        pause_s = self._settings.retry_s
+        for attempt in range(RETRIES):
+            try:
+                answer = await self._call(source, "eth_getLogs", build_log_filter(self._vault, first, last))
+            except Unavailable:
+                if attempt == RETRIES - 1:
+                    raise
+                await asyncio.sleep(pause_s)
+                pause_s *= 2
+                continue
+            if not isinstance(answer, list):
+                raise Rejected("logs are an array", got=type(answer).__name__, reason="malformed")
+            return answer
+        raise AssertionError("the last attempt returns or raises")
+
+
+async def _named(source: str, work: Awaitable[ResultT]) -> ResultT:
+    """Put the endpoint's name on whatever error ends the work."""
+    try:
+        return await work
+    except RelayerError as error:
+        if not error.source:
+            error.source = source
+        raise

@@ -1,0 +1,347 @@
+"""Builds, signs, sends and follows the transaction that carries a certified packet. Proves nothing.
+
+`prepare` depends only on the certificate, on what was stored before (`previous`) and on what the endpoints say now, so it gives the right
+answer after any restart. Endpoints are believed as little as they can be:
+
+* nonce: a transaction for the same packet is replaced at its own nonce, a new one takes the lowest nonce that neither the chain nor a stored
+  transaction uses. One endpoint that lags or boasts about the count costs a round, never a packet: a nonce that turns out to be used or
+  to leave a gap is chosen anew.
+* fees: price = max(min(max(old * 1.10, estimate), 3 * estimate), old), for both fees of EIP-1559, never above the operator's cap. Where that is less
+  than the 10 % that nodes demand of a replacement, the stored transaction itself is sent again.
+* gas: what the call needs now plus a margin. A call that reverts is not sent: the reason is told (for example that the number is used).
+
+The texts of node errors are recognised here and nowhere else.
+
+Source: EIP-1559, EIP-2718, execution-apis; the fee rule is that of the field's best (anchors.md 3, gas and nonces).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from eth_account.signers.local import LocalAccount
+
+from chains.base import Outcome, SignedTx, Submitter
+from chains.evm.codec import decode_data, decode_quantity, encode_data, encode_recv, get_revert_reason
+from chains.evm.reader import EvmEndpoint
+from chains.evm.transport import TIMEOUT_S, RpcError, call, verify_chain_id
+from messages.digests import Certificate
+from messages.errors import Rejected, RelayerError, Unavailable
+
+ResultT = TypeVar("ResultT")
+
+BUMP_PERCENT = 10
+ESTIMATE_MULTIPLE = 3
+GAS_MARGIN_PERCENT = 20
+MAX_REVERT_BYTES = 4096
+UINT256_MAX = 2**256 - 1
+
+_ACCEPTED = re.compile(
+    r"already known|known transaction|already imported|alreadyknown|already in mempool|already exists", re.IGNORECASE
+)
+_USED = re.compile(r"nonce too low|nonce is too low|nonce has already been used|oldnonce", re.IGNORECASE)
+_UNDERPRICED = re.compile(r"underpriced|replacement fee too low|fee too low to replace", re.IGNORECASE)
+_POOR = re.compile(r"insufficient funds|insufficient balance", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class FeePolicy:
+    """Limits of the operator, in wei of gas: what a transaction may offer at most, and the least tip worth offering."""
+
+    max_fee_cap_wei: int = 500 * 10**9
+    min_priority_fee_wei: int = 10**6
+    gas_cap: int = 12_000_000
+
+
+def compute_bumped_fee(old: int, estimate: int) -> int:
+    """Fee of a replacement: max(min(max(old + 10 %, estimate), 3 * estimate), old), rounded up."""
+    bumped = -(-old * (100 + BUMP_PERCENT) // 100)
+    return max(min(max(bumped, estimate), ESTIMATE_MULTIPLE * estimate), old)
+
+
+def is_replacement(old: int, new: int) -> bool:
+    """Tell whether nodes would take ``new`` in place of ``old`` (go-ethereum: 10 % more of both fees)."""
+    return new * 100 >= old * (100 + BUMP_PERCENT)
+
+
+def choose_nonce(counts: Sequence[int], previous: Sequence[SignedTx], same: SignedTx | None) -> tuple[int, bool]:
+    """Nonce for a packet, and whether it replaces ``same``.
+
+    ``counts``: next nonce by each endpoint's word, at least one. ``previous``: stored transactions of the account without an outcome.
+    ``same``: the newest of them for this packet.
+    """
+    ordered = sorted(counts)
+    count = ordered[(len(ordered) - 1) // 2]
+    taken = {p.nonce for p in previous if same is None or p.nonce != same.nonce}
+    if same is None:
+        return _get_free(count, taken), False
+    if count <= same.nonce < ordered[-1]:
+        # one endpoint says that this nonce is used: it is ahead of the others, or boasts; if it boasts, the next round sees a gap
+        return _get_free(ordered[-1], taken), False
+    lowest = _get_free(count, taken)
+    if same.nonce < count or same.nonce > lowest:
+        return lowest, False  # used by something else, or behind a gap where it would wait for ever
+    return same.nonce, True
+
+
+def _get_free(start: int, taken: set[int]) -> int:
+    while start in taken:
+        start += 1
+    return start
+
+
+class EvmSubmitter(Submitter):
+    """Submitter for one vault with one account. ``account`` signs; its key is handed in and stays in it."""
+
+    def __init__(
+        self,
+        chain: str,
+        chain_id: int,
+        vault_id: bytes,
+        vault: bytes,
+        endpoints: Sequence[EvmEndpoint],
+        account: LocalAccount,
+        policy: FeePolicy | None = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        self._chain = chain
+        self._chain_id = chain_id
+        self._vault_id = vault_id
+        self._vault = vault
+        self._endpoints = tuple(endpoints)
+        self._account = account
+        self._policy = policy or FeePolicy()
+        self._timeout_s = timeout_s
+        self._checked: set[str] = set()
+
+    @property
+    def account(self) -> str:
+        """Address that pays, with checksum."""
+        return str(self._account.address)
+
+    # ------------------------------------------------------------------ prepare
+
+    async def prepare(self, certificate: Certificate, previous: Sequence[SignedTx]) -> SignedTx:
+        """See `chains.base.Submitter.prepare`. Rejected: "wrong_vault"; "revert_..." with the vault's word; "gas_cap".
+
+        Unavailable: "no_endpoint"; "fee_cap" (the market asks for more than the operator allows: wait).
+        """
+        if certificate.vault_id != self._vault_id:
+            raise Rejected(
+                "a certificate for another vault",
+                got=certificate.vault_id,
+                expected=self._vault_id,
+                reason="wrong_vault",
+            )
+        mine = [p for p in previous if p.account == self.account and p.chain == self._chain]
+        same = next((p for p in reversed(mine) if self._is_same(p, certificate)), None)
+        data = encode_recv(certificate)
+        gas = await self._estimate_gas(data)
+        counts = await self._ask_all("eth_getTransactionCount", self._decode_count, self.account, "latest")
+        nonce, replaces = choose_nonce(counts, mine, same)
+        base, tip = await self._ask_first(self._get_fees)
+        max_fee, priority_fee = 2 * base + tip, tip
+        if replaces and same is not None:
+            max_fee, priority_fee = (
+                compute_bumped_fee(same.max_fee, max_fee),
+                compute_bumped_fee(same.priority_fee, tip),
+            )
+            is_better = is_replacement(same.max_fee, max_fee) and is_replacement(same.priority_fee, priority_fee)
+            if not is_better or max_fee > self._policy.max_fee_cap_wei:
+                return same
+        if max_fee > self._policy.max_fee_cap_wei:
+            raise Unavailable(
+                "the market asks for higher fees than the operator allows: wait, or raise the cap",
+                got=max_fee,
+                expected=f"<= {self._policy.max_fee_cap_wei} wei",
+                reason="fee_cap",
+            )
+        return self._sign(certificate.packet.sequence, data, nonce, gas, max_fee, priority_fee)
+
+    def _is_same(self, tx: SignedTx, certificate: Certificate) -> bool:
+        return tx.vault_id == certificate.vault_id and tx.packet_sequence == certificate.packet.sequence
+
+    def _sign(self, sequence: int, data: bytes, nonce: int, gas: int, max_fee: int, priority_fee: int) -> SignedTx:
+        signed = self._account.sign_transaction(
+            {
+                "type": 2,
+                "chainId": self._chain_id,
+                "nonce": nonce,
+                "to": self._vault,
+                "value": 0,
+                "gas": gas,
+                "maxFeePerGas": max_fee,
+                "maxPriorityFeePerGas": priority_fee,
+                "data": data,
+            }
+        )
+        return SignedTx(
+            chain=self._chain,
+            vault_id=self._vault_id,
+            packet_sequence=sequence,
+            account=self.account,
+            nonce=nonce,
+            max_fee=max_fee,
+            priority_fee=priority_fee,
+            tx_id=encode_data(bytes(signed.hash)),
+            raw=bytes(signed.raw_transaction),
+        )
+
+    async def _estimate_gas(self, data: bytes) -> int:
+        request = {"from": self.account, "to": encode_data(self._vault), "data": encode_data(data)}
+        reverted: Rejected | None = None
+        last: RelayerError | None = None
+        for endpoint in self._endpoints:
+            try:
+                answer = await self._call(endpoint, "eth_estimateGas", request)
+                gas = decode_quantity(answer) * (100 + GAS_MARGIN_PERCENT) // 100
+            except RpcError as error:
+                reason = _get_revert(error)
+                if reason is None:
+                    last = error
+                    continue
+                # remembered, not believed yet: another endpoint may know a newer state
+                reverted = reverted or Rejected(
+                    f"the vault would refuse this packet: {reason}",
+                    reason="revert_" + re.sub(r"[^a-z0-9]+", "_", reason.lower()).strip("_"),
+                    source=endpoint.name,
+                )
+                continue
+            except (Rejected, Unavailable) as error:
+                last = error
+                continue
+            if gas > self._policy.gas_cap:
+                last = Rejected("gas estimate above the cap", got=gas, expected=self._policy.gas_cap, reason="gas_cap")
+                continue
+            return gas
+        raise reverted or self._get_nobody("eth_estimateGas", last)
+
+    async def _get_fees(self, endpoint: EvmEndpoint) -> tuple[int, int]:
+        """Base fee of the latest block and a tip, in wei of gas."""
+        block = await self._call(endpoint, "eth_getBlockByNumber", "latest", False)
+        if not isinstance(block, dict):
+            raise Rejected("no latest block", got=type(block).__name__, reason="malformed")
+        base = decode_quantity(block.get("baseFeePerGas"), UINT256_MAX)
+        tip = decode_quantity(await self._call(endpoint, "eth_maxPriorityFeePerGas"), UINT256_MAX)
+        return base, max(tip, self._policy.min_priority_fee_wei)
+
+    # ------------------------------------------------------------------ send
+
+    async def send(self, signed: SignedTx) -> str:
+        """Hand the transaction to every endpoint; its id when at least one has it, or had it already, or mined its nonce.
+
+        Unavailable: "no_endpoint"; "underpriced" (another transaction holds the nonce: prepare again); "insufficient_funds" (the account
+        needs money). Rejected: "refused" with the node's words.
+        """
+        raw = encode_data(signed.raw)
+        taken = False
+        failures: list[RelayerError] = []
+        for endpoint in self._endpoints:
+            try:
+                await self._call(endpoint, "eth_sendRawTransaction", raw)
+                taken = True
+            except RpcError as error:
+                # "nonce too low": it, or a replacement of it, is mined; the outcome will show which
+                if _ACCEPTED.search(error.what) or _USED.search(error.what):
+                    taken = True
+                else:
+                    failures.append(_translate_refusal(error, endpoint.name))
+            except (Rejected, Unavailable) as error:
+                failures.append(error)
+        if taken:
+            return signed.tx_id
+        # what a node said of the transaction tells more than that another was not reachable
+        failures.sort(key=lambda error: error.reason not in ("underpriced", "insufficient_funds", "refused"))
+        raise failures[0] if failures else self._get_nobody("eth_sendRawTransaction", None)
+
+    # ------------------------------------------------------------------ outcome
+
+    async def outcome(self, signed: SignedTx) -> Outcome:
+        """INCLUDED or FAILED by a receipt at the newest block, PENDING if a pool has it, else UNKNOWN; Unavailable if nobody answers."""
+        answered = False
+        pending = False
+        last: RelayerError | None = None
+        for endpoint in self._endpoints:
+            try:
+                receipt = await self._call(endpoint, "eth_getTransactionReceipt", signed.tx_id)
+                answered = True
+                if receipt is not None:
+                    return self._decode_receipt(receipt, signed)
+                if not pending:
+                    pending = await self._call(endpoint, "eth_getTransactionByHash", signed.tx_id) is not None
+            except (Rejected, Unavailable) as error:
+                last = error
+        if not answered:
+            raise self._get_nobody("eth_getTransactionReceipt", last)
+        return Outcome.PENDING if pending else Outcome.UNKNOWN
+
+    def _decode_receipt(self, receipt: object, signed: SignedTx) -> Outcome:
+        if not isinstance(receipt, dict) or decode_data(receipt.get("transactionHash"), 32) != bytes.fromhex(
+            signed.tx_id[2:]
+        ):
+            raise Rejected("a receipt of another transaction", expected=signed.tx_id, reason="malformed")
+        return Outcome.INCLUDED if decode_quantity(receipt.get("status")) == 1 else Outcome.FAILED
+
+    # ------------------------------------------------------------------ asking
+
+    async def _call(self, endpoint: EvmEndpoint, method: str, *params: Any) -> Any:
+        try:
+            if endpoint.name not in self._checked:
+                await verify_chain_id(endpoint.execution, self._chain_id, self._timeout_s)
+                self._checked.add(endpoint.name)
+            return await call(endpoint.execution, method, params, self._timeout_s)
+        except RelayerError as error:
+            error.source = error.source or endpoint.name
+            raise
+
+    async def _ask_first(self, ask: Callable[[EvmEndpoint], Awaitable[ResultT]]) -> ResultT:
+        last: RelayerError | None = None
+        for endpoint in self._endpoints:
+            try:
+                return await ask(endpoint)
+            except (Rejected, Unavailable) as error:
+                last = error
+        raise self._get_nobody("fees", last)
+
+    async def _ask_all(self, method: str, decode: Callable[[object], ResultT], *params: Any) -> list[ResultT]:
+        answers: list[ResultT] = []
+        last: RelayerError | None = None
+        for endpoint in self._endpoints:
+            try:
+                answers.append(decode(await self._call(endpoint, method, *params)))
+            except (Rejected, Unavailable) as error:
+                last = error
+        if not answers:
+            raise self._get_nobody(method, last)
+        return answers
+
+    @staticmethod
+    def _decode_count(answer: object) -> int:
+        return decode_quantity(answer)
+
+    def _get_nobody(self, method: str, last: RelayerError | None) -> Unavailable:
+        return Unavailable(
+            f"no endpoint of {self._chain} answers {method}: {last}" if last else f"{self._chain} has no endpoint",
+            reason="no_endpoint",
+        )
+
+
+def _get_revert(error: RpcError) -> str | None:
+    """The word of a revert, "" if it has none, or None if the error is something else."""
+    if isinstance(error.data, str) and error.data.startswith("0x"):
+        try:
+            return get_revert_reason(decode_data(error.data, max_bytes=MAX_REVERT_BYTES)) or "without a word"
+        except Rejected:
+            return "without a word"
+    return "without a word" if error.code == 3 or "revert" in error.what.lower() else None
+
+
+def _translate_refusal(error: RpcError, source: str) -> RelayerError:
+    if _UNDERPRICED.search(error.what):
+        return Unavailable(f"another transaction holds this nonce: {error.what}", reason="underpriced", source=source)
+    if _POOR.search(error.what):
+        return Unavailable(f"the account cannot pay: {error.what}", reason="insufficient_funds", source=source)
+    return Rejected(f"the node refuses the transaction: {error.what}", reason="refused", source=source)
