@@ -42,7 +42,8 @@ from messages.wire import Envelope, compute_envelope_digest
 from relayer.database import DatabaseFile, compute_chain_hash, decode_u64, encode_u64
 from relayer.killpoints import reach
 from relayer.migrations import journal_migrations
-from relayer.rules.quorum import Committee, compute_parameters_statement, finalize_packet, verify_quorum
+from relayer.rules.plan import finalize_packet
+from relayer.rules.quorum import Committee, compute_parameters_statement, verify_quorum
 from relayer.rules.statements import PacketSignature
 
 MIN_SCRYPT_N = 2**18

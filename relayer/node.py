@@ -16,7 +16,7 @@ from messages.documents import (
     OpenPacket,
     OpenPackets,
     Parameters,
-    Plan,
+    Proposal,
     SignedMark,
     SignedReport,
     compute_digest,
@@ -25,11 +25,12 @@ from messages.documents import (
 )
 from messages.errors import Conflict, Rejected, Unavailable
 from messages.outbox import Claim
-from messages.wire import Envelope, ReplayGuard, encode_envelope
+from messages.wire import Envelope, ReplayGuard, decode_envelope, encode_envelope
 from relayer.clock import Clock, Wake
 from relayer.gossip import Gossip
 from relayer.keys import Signer
 from relayer.rules.ledger import Ledger, VaultState, compute_ledger, get_state_at, get_vault_id
+from relayer.rules.plan import PlanResult
 from relayer.rules.quorum import MAX_PROPOSAL_ENVELOPE_BYTES, Ballot, Committee, Fate, get_fate, get_quorum_votes
 from relayer.states import VaultStates
 from relayer.store import PacketRecord, Store
@@ -39,14 +40,6 @@ MAX_INBOX = 4096
 """Messages that wait to be read; beyond it the oldest go, as gossip promises nothing and everything is published again."""
 
 MAX_PEER_PACKETS = 50_000
-
-
-@dataclass(frozen=True)
-class PlanResult:
-    """A plan and why it is as it is: lines for people (`explain`)."""
-
-    plan: Plan
-    notes: tuple[str, ...]
 
 
 class Planner(Protocol):
@@ -102,7 +95,7 @@ class Progress:
     proposals: dict[tuple[int, int], Envelope] = field(default_factory=dict)
     waiting: dict[tuple[int, int], Envelope] = field(default_factory=dict)
     refused: set[bytes] = field(default_factory=set)
-    notes: tuple[str, ...] = ()
+    result: PlanResult | None = None
     last_plan_key: bytes = b""
     last_plan_at: int = 0
     last_publish_at: int = 0
@@ -162,6 +155,11 @@ class Node:
             votes = store.get_votes_of(k)
             if votes:
                 self.progress.ballots[k] = Ballot(k, votes)
+            if k >= base_k:
+                for data in store.get_documents("proposal", k):
+                    envelope = decode_envelope(data, MAX_PROPOSAL_ENVELOPE_BYTES)
+                    proposal = decode_document(Proposal, envelope.body)
+                    self.progress.proposals[proposal.k, proposal.r] = envelope
 
     # ---- committee
 
@@ -220,9 +218,12 @@ class Node:
         )
 
     def get_open_packets(self, positions: Mapping[bytes, tuple[int, int]], committee: Committee) -> OpenPackets:
-        """The list of open packets as a proposal names it."""
+        """The list a proposal names: open packets, and absent ones whose number is not used up, by (vault, number, timeout)."""
         packets = []
-        for p in self.get_open_records(positions):
+        known = (*self.store.get_packets("open"), *self.store.get_packets("absent", limit=1000))
+        for p in sorted(known, key=lambda p: (p.vault_id, p.sequence, p.timeout)):
+            if get_fate(p.sequence, p.timeout, *positions[p.vault_id]) is Fate.ANSWERED:
+                continue
             votes = get_quorum_votes(Ballot(p.k, self.store.get_votes(p.plan_digest)), p.plan_digest, committee)
             packets.append(
                 OpenPacket(p.vault_id, p.operator_epoch, p.sequence, p.timeout, p.value, p.plan_digest, votes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from messages.documents import MarketSnapshot, OpenPackets, Parameters, SignedMark, SignedReport
-from relayer.node import PlanResult
 from relayer.rules import market as market_rules
 from relayer.rules import plan as plan_rules
 from relayer.rules.ledger import Ledger
@@ -32,7 +31,8 @@ class RulesPlanner:
 
     def compute_plan(
         self, ledger: Ledger, market: MarketSnapshot, parameters: Parameters, k: int, open_packets: OpenPackets
-    ) -> PlanResult:
+    ) -> plan_rules.PlanResult:
         """The plan, after checking that it changes nobody's worth except as named."""
         result = plan_rules.compute_plan(ledger, market, parameters, k, open_packets)
-        return PlanResult(result.plan, tuple(str(note) for note in result.notes))
+        plan_rules.verify_worth_unchanged(ledger, market, parameters, open_packets, result.plan)
+        return result

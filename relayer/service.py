@@ -21,6 +21,7 @@ from relayer.gossip import Gossip
 from relayer.keys import Journal, Secret, Signer
 from relayer.log import make_logger
 from relayer.node import MESSAGE_KINDS, Feed, Node, Planner, StepResult, Timing, run_step
+from relayer.rules.plan import PlanNote
 from relayer.rules.quorum import get_proposer, get_slot
 from relayer.store import Halt, PacketRecord, Store
 from relayer.tasks import attest, settle, submit, watch
@@ -64,7 +65,7 @@ class Status:
     blames: tuple[tuple[str, str, str, int], ...]
     quarantine_until: int | None
     equivocations: int
-    notes: tuple[str, ...]
+    notes: tuple[PlanNote, ...]
 
 
 class Service:
@@ -254,7 +255,7 @@ class Service:
             blames=tuple((b.chain, b.source, b.reason, count) for b, count, _ in node.store.get_blames()),
             quarantine_until=node.signer.journal.quarantine_until,
             equivocations=len(node.store.get_evidence()),
-            notes=progress.notes,
+            notes=progress.result.notes if progress.result is not None else (),
         )
 
     def _get_chain_status(self, vault_id: bytes) -> ChainStatus:

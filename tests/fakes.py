@@ -43,8 +43,8 @@ from messages.errors import Conflict, Rejected, Unavailable
 from messages.hashing import keccak256
 from messages.outbox import Claim, ProvenHead, TrustTier
 from messages.packet import Packet, compute_commitment, decode_packet_abi, encode_packet_abi
-from relayer.node import PlanResult
 from relayer.rules.ledger import Ledger, apply_facts, get_initial_state, get_state_at, get_vault_id
+from relayer.rules.plan import PlanResult
 from tests.builders import START, make_facts, make_key
 
 CHAIN_KEY = make_key("toy consensus")
@@ -433,4 +433,4 @@ class ToyPlanner:
             compute_digest(open_packets),
             tuple(packets),
         )
-        return PlanResult(plan, ())
+        return PlanResult(plan, (), {})

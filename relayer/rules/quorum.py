@@ -11,14 +11,6 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import pairwise
 
-from messages.bodies import (
-    WIDEST_LIMITS,
-    DecideTrades,
-    DecideWithdrawals,
-    Execute,
-    decode_inbox_body,
-    make_inbox_packet,
-)
 from messages.digests import (
     Certificate,
     compute_packet_digest,
@@ -30,7 +22,6 @@ from messages.digests import (
 )
 from messages.documents import (
     OpenPacket,
-    PlannedPacket,
     Proposal,
     Vote,
     compute_digest,
@@ -40,6 +31,7 @@ from messages.documents import (
 from messages.errors import Rejected
 from messages.packet import Packet, compute_commitment
 from messages.wire import decode_envelope, verify_envelope
+from relayer.rules.plan import finalize_packet
 from relayer.rules.statements import Equivocation, SignedParameters, SignedPlan
 
 MAX_K_AHEAD = 64
@@ -226,23 +218,6 @@ def verify_quorum(votes: Sequence[Vote], k: int, plan_digest: bytes, committee: 
         verify_vote(vote, committee)
 
 
-# ---- packets of a plan --------------------------------------------------------------------------------------------------
-
-
-def finalize_packet(planned: PlannedPacket, plan_digest: bytes) -> Packet:
-    """The inbox packet of a planned one: the same body with the plan's digest inside (protocol.md 7).
-
-    Raises:
-        Rejected: the value is no inbox body, or names another plan already; ``malformed``, ``plan_digest``.
-    """
-    body = decode_inbox_body(planned.value, WIDEST_LIMITS)
-    if isinstance(body, Execute | DecideTrades | DecideWithdrawals):
-        if body.plan_digest != bytes(32):
-            raise Rejected("a planned packet has a zero plan digest", got=body.plan_digest, reason="plan_digest")
-        body = replace(body, plan_digest=plan_digest)
-    return make_inbox_packet(planned.vault_id, planned.sequence, planned.timeout, body)
-
-
 # ---- packet signatures --------------------------------------------------------------------------------------------------
 
 
@@ -322,7 +297,8 @@ def verify_open_packets(
     """Check the open packets a proposal lists: all of ours are there, each has its m votes, none is settled (8.3).
 
     Args:
-        listed: from the proposal.
+        listed: from the proposal: open ones, and those proven absent whose number is not used up (the plan halves its limit
+            by them).
         own: (vault id, sequence, plan digest) of each packet this node knows to have m votes, or has signed, and that the
             proposed cut does not settle.
         positions: per vault id (inbox sequence, state time) at the proposed cut.
@@ -331,9 +307,11 @@ def verify_open_packets(
     Raises:
         Rejected: ``open_missing``, ``open_order``, ``open_settled``, ``open_vault``, or as `verify_quorum`.
     """
-    keys = [(p.vault_id, p.sequence) for p in listed]
+    keys = [(p.vault_id, p.sequence, p.timeout) for p in listed]
     if len(listed) > MAX_OPEN_PACKETS or any(a >= b for a, b in pairwise(keys)):
-        raise Rejected("open packets ascend by (vault, number), each once", got=len(listed), reason="open_order")
+        raise Rejected(
+            "open packets ascend by (vault, number, timeout), each once", got=len(listed), reason="open_order"
+        )
     missing = set(own) - {(p.vault_id, p.sequence, p.plan_digest) for p in listed}
     if missing:
         vault_id, sequence, _ = min(missing)
@@ -345,8 +323,8 @@ def verify_open_packets(
     for p in listed:
         if p.vault_id not in positions:
             raise Rejected("an open packet of an unknown vault", got=p.vault_id, reason="open_vault")
-        if get_fate(p.sequence, p.timeout, *positions[p.vault_id]) is not Fate.OPEN:
-            raise Rejected("a listed packet is settled at this cut", got=p.sequence, reason="open_settled")
+        if get_fate(p.sequence, p.timeout, *positions[p.vault_id]) is Fate.ANSWERED:
+            raise Rejected("a listed packet is answered at this cut", got=p.sequence, reason="open_settled")
         if not p.votes:
             raise Rejected("an open packet without votes", got=p.sequence, reason="no_quorum")
         verify_quorum(p.votes, p.votes[0].k, p.plan_digest, committee)

@@ -34,6 +34,7 @@ from relayer.killpoints import reach
 from relayer.node import MAX_PEER_PACKETS, Node, run_step
 from relayer.rules.ledger import Ledger
 from relayer.rules.market import get_settlements_needed
+from relayer.rules.plan import finalize_packet
 from relayer.rules.prices import SETTLEMENT_SLACK_S, verify_mark, verify_report
 from relayer.rules.quorum import (
     MAX_CLOCK_SKEW_S,
@@ -48,7 +49,6 @@ from relayer.rules.quorum import (
     add_vote,
     compute_packets_equivocation,
     compute_proposal_equivocation,
-    finalize_packet,
     get_certificate,
     get_certified_plan,
     get_quorum_votes,
@@ -78,12 +78,12 @@ async def step(node: Node) -> None:
         if not node.inbox:
             break
         data = node.inbox.popleft()
-        await run_step(node, "gossip", "gossip", lambda data=data: read(node, data))  # type: ignore[misc]  # bound now
+        await run_step(node, "node", "gossip", lambda data=data: read(node, data))  # type: ignore[misc]  # bound now
     if node.inbox:
         node.inbox_wake.set()
     for slot, envelope in sorted(node.progress.waiting.items()):
         del node.progress.waiting[slot]
-        await run_step(node, "gossip", "gossip", lambda e=envelope: accept_proposal(node, e, e.body))  # type: ignore[misc]  # bound now
+        await run_step(node, "node", "gossip", lambda e=envelope: accept_proposal(node, e, e.body))  # type: ignore[misc]  # bound now
     await publish_again(node)
 
 
@@ -177,7 +177,7 @@ async def verify_proposal(node: Node, proposal: Proposal, committee: Committee) 
 
     Raises:
         Rejected: any claim does not hold, or the own plan differs (``plan_mismatch``).
-        Unavailable: facts up to the cut could not be had yet. Conflict: a header excludes one on record.
+        Unavailable: facts up to the cut could not be had yet. Conflict: the own plan changes somebody's worth.
     """
     if proposal.parameters_digest != node.parameters_digest:
         raise Rejected(
@@ -245,8 +245,8 @@ async def verify_entry(node: Node, entry: CutEntry, evidence: Evidence) -> None:
     """Check one cut entry against own records, or by its evidence from an own light-client state; facts come in on the way.
 
     Raises:
-        Rejected: ``cut_entry`` or what the verifier says. Unavailable: nothing to verify from, or no packets.
-        Conflict: a verified header excludes one on record.
+        Rejected: ``cut_entry`` or what the verifier says; ``halted`` where a verified header excludes one on record, which
+            halts the chain. Unavailable: nothing to verify from, or no packets.
     """
     chain = node.chains[entry.vault_id]
     if node.store.is_halted(f"chain:{chain.chain_id}"):
@@ -329,7 +329,11 @@ async def vote(node: Node, proposal: Proposal, envelope: Envelope, plan: Plan) -
     now, digest = node.clock.now(), proposal.plan_digest
     if node.store.is_halted("node"):
         raise Rejected("this node is halted: halts list says why", reason="halted")
-    own_vote = node.signer.sign_vote(proposal.k, proposal.r, digest)
+    try:
+        own_vote = node.signer.sign_vote(proposal.k, proposal.r, digest)
+    except Conflict as refusal:
+        # The journal has the last word, even over our own memory.
+        raise Rejected(str(refusal), reason=refusal.reason, source="own journal") from refusal
     store = node.store
     k, r, proposer = proposal.k, proposal.r, proposal.proposer
     store.record_document("plan", digest, encode_document(plan), now, k=k, r=r, operator=proposer)

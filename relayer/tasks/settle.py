@@ -5,8 +5,9 @@ from __future__ import annotations
 from messages.documents import Cut, Evidence, Proposal, compute_digest, encode_document
 from messages.errors import Rejected, RelayerError
 from messages.hashing import keccak256
+from relayer.database import encode_u64
 from relayer.node import Node
-from relayer.rules.quorum import get_proposer, get_slot
+from relayer.rules.quorum import Committee, get_proposer, get_slot
 from relayer.states import get_positions
 from relayer.tasks import attest
 
@@ -34,7 +35,7 @@ async def step(node: Node) -> bool:
     open_packets = node.get_open_packets(positions, committee)
 
     slot = get_slot(progress.base_k, progress.since, now, node.patience_s, len(committee.operators))
-    is_mine = get_proposer(committee, *slot) == node.signer.operator and slot not in progress.proposals
+    is_mine = _is_mine(node, committee, slot)
     key = keccak256(compute_digest(cut) + compute_digest(open_packets) + repr(progress.base_k).encode())
     is_idle = progress.since is None or not is_mine
     if key == progress.last_plan_key and is_idle and now - progress.last_plan_at < LOOK_AGAIN_S:
@@ -46,16 +47,14 @@ async def step(node: Node) -> bool:
     market_now = max(now, node.store.get_number("market_now"))
     market = node.planner.compute_market(market_now, ledger, node.parameters, reports, marks)
     result = node.planner.compute_plan(ledger, market, node.parameters, slot[0], open_packets)
-    progress.notes = result.notes
+    progress.result = result
     if not result.plan.packets:
         progress.since = None
         return False
     if progress.since is None:
         progress.since = now
         node.log.info("there is work", k=slot[0], packets=len(result.plan.packets))
-        if get_proposer(committee, *slot) != node.signer.operator or slot in progress.proposals:
-            return False
-    elif not is_mine:
+    if not is_mine:
         return False
     if slot[0] < journal.highest_k:
         return False
@@ -88,6 +87,12 @@ async def update_prices(node: Node) -> None:
             attest.record_prices(node, reports, marks, now)
         except RelayerError as error:
             node.blame("feeds", error.source or f"feed {number}", error.reason or "feed", str(error))
+
+
+def _is_mine(node: Node, committee: Committee, slot: tuple[int, int]) -> bool:
+    """Whether this operator may still propose in a slot; a proposal signed before a crash is not signed otherwise after it."""
+    said = node.signer.journal.get_value("proposal", encode_u64(slot[0]) + encode_u64(slot[1]))
+    return get_proposer(committee, *slot) == node.signer.operator and said is None
 
 
 def _is_above_floor(node: Node, cut: Cut) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from chains.base import Chain, Collected, Head, Point, Reader, Span, advance, bootstrap, collect
 from messages.bodies import Ack, AckStatus
-from messages.errors import Rejected, Unavailable
+from messages.errors import Conflict, Rejected, Unavailable
 from messages.outbox import Claim, Fact
 from relayer.node import Node
 from relayer.rules.ledger import verify_conservation
@@ -114,8 +114,7 @@ def record(
 ) -> None:
     """Write headers, head, facts and snapshots in one transaction, then draw what follows from them.
 
-    Raises:
-        Conflict: the facts break conservation: something is deeply wrong, a human must look.
+    Facts that break conservation halt the node: they are true, so something is deeply wrong and a human must look.
     """
     vault_id = chain.vault_id
     state, snapshots = node.states.compute_after(vault_id, collected.facts)
@@ -131,7 +130,11 @@ def record(
             "facts", chain=chain.chain_id, height=point.height, count=len(collected.facts), upto=collected.head.sequence
         )
     settle_packets(node, vault_id, point, collected.facts)
-    verify_conservation(node.states.get_all_newest(), node.parameters)
+    try:
+        verify_conservation(node.states.get_all_newest(), node.parameters)
+    except Conflict as error:
+        # The facts are true and make no sense together: nothing may be signed by anybody until a human has looked.
+        node.halt("node", error)
     node.settle_wake.set()
     node.submit_wake.set()
 
