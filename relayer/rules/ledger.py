@@ -268,12 +268,15 @@ def compute_ledger_digest(ledger: Ledger) -> bytes:
 class Backing:
     """What stands behind the dues the house owes in one class, class units over all vaults (protocol.md 4.3).
 
-    surplus = house cash + dues owed to it + insurance - dues it owes. Cash is counted at par, below one class unit not at all.
+    surplus = house cash + dues owed to it + insurance cash + what insurance lacks - dues it owes. What insurance lacks is borne
+    by all portfolios (7.2) and is under way until their dues show it. INSURANCE's own due is a claim inside the house and cancels
+    out. Cash is counted at par, below one class unit not at all.
     """
 
     quote_class: bytes
     house_cash: int
     insurance: int
+    insurance_due: int
     owed_to_house: int
     owed_by_house: int
     surplus: int
@@ -305,11 +308,11 @@ def compute_backing(states: Mapping[bytes, VaultState], parameters: Parameters) 
         sums = [amount for (who, c), amount in dues.items() if c == quote_class and who != INSURANCE]
         owed_to = -sum(amount for amount in sums if amount < 0)
         owed_by = sum(amount for amount in sums if amount > 0)
-        insurance = cash.get((INSURANCE, quote_class), 0) + dues.get((INSURANCE, quote_class), 0)
+        insurance, insurance_due = cash.get((INSURANCE, quote_class), 0), dues.get((INSURANCE, quote_class), 0)
         house = cash.get((HOUSE, quote_class), 0)
-        out[quote_class] = Backing(
-            quote_class, house, insurance, owed_to, owed_by, house + owed_to + insurance - owed_by
-        )
+        lacking = max(0, -insurance - insurance_due)
+        surplus = house + owed_to + insurance + lacking - owed_by
+        out[quote_class] = Backing(quote_class, house, insurance, insurance_due, owed_to, owed_by, surplus)
     return out
 
 
