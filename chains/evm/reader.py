@@ -36,7 +36,7 @@ from chains.evm.codec import (
     make_claims,
 )
 from chains.evm.forks import ForkSchedule
-from chains.evm.light_client import is_finalized_news
+from chains.evm.light_client import is_finalized_conflict, is_finalized_news
 from chains.evm.transport import TIMEOUT_S, BeaconTransport, RpcError, call, get, verify_chain_id
 from chains.evm.types import Bootstrap, Proof, Trusted, Update
 from messages.errors import Rejected, RelayerError, Unavailable
@@ -107,7 +107,7 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
         return await _named(source, self._get_bootstrap(source))
 
     async def update(self, source: str, trusted: Trusted) -> Update | None:
-        """The next update that brings a new finalized header or the missing committee, or None (sync-protocol, full sync)."""
+        """The next update that brings a new finalized header, the missing committee or a contradiction, or None (sync-protocol)."""
         return await _named(source, self._get_update(source, trusted))
 
     async def head(self, source: str, trusted: Trusted) -> tuple[Head, Proof]:
@@ -146,7 +146,9 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
                     "the endpoint has no update of a period that is over", got=period + 1, reason="behind"
                 )
             return found
-        return newest if is_finalized_news(trusted, newest, schedule) else None
+        # what contradicts the trusted state is handed on too: the verifier must see it
+        is_worth_telling = is_finalized_news(trusted, newest, schedule) or is_finalized_conflict(trusted, newest)
+        return newest if is_worth_telling else None
 
     async def _get_period_update(self, source: str, period: int) -> Update | None:
         answer = await self._beacon(source, "updates", {"start_period": str(period), "count": "1"})

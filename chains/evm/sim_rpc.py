@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from web3.providers.async_base import AsyncBaseProvider
 from web3.types import RPCEndpoint, RPCResponse
 
+from chains.evm.codec import OUTBOX_TOPIC
 from chains.evm.sim_chain import GAS_LIMIT, CallResult, SimBlock, SimLog, SimReceipt, SimTransaction
 from chains.evm.transport import verify_status
 from messages.errors import Rejected, Unavailable
@@ -33,7 +34,7 @@ class Lies:
     Reachability: ``down`` refuses connections, ``fail_every`` n fails each n-th request with status 503, ``slow_s`` waits real
     seconds before each answer. Staleness: ``stall_slot`` answers everything as if that slot were now. Logs: ``drop_logs`` answers
     [] (E5), ``drop_log_every`` n leaves out each n-th, ``reorder_logs`` turns the order round, ``removed_logs`` marks them
-    removed (E6), ``foreign_logs`` ignores the address filter (E2), ``forge_logs`` changes one byte of each packet. State:
+    removed (E6), ``foreign_logs`` ignores the address filter (E2), ``forge_logs`` changes the last byte of each outbox packet. State:
     ``forge_head`` changes the proven storage value but not its proof, ``forge_sequence`` adds to the other slots. Consensus:
     ``forge_signature``, ``forge_finality`` (another finalized header under the old branch), ``participation`` (seats that sign),
     ``clock_ahead_s`` (updates signed in the future), ``equivocate`` (a second finalized header, really signed).
@@ -324,7 +325,8 @@ class SimExecutionProvider(AsyncBaseProvider):
         if lies.removed_logs:
             logs = [{**log, "removed": True} for log in logs]
         if lies.forge_logs:
-            logs = [{**log, "data": _flip(log["data"])} for log in logs]
+            outbox = _hex(OUTBOX_TOPIC)
+            logs = [{**log, "data": _flip(log["data"])} if log["topics"][:1] == [outbox] else log for log in logs]
         return logs[::-1] if lies.reorder_logs else logs
 
     # ------------------------------------------------------------------ state
@@ -464,9 +466,8 @@ def _address(text: str) -> bytes:
 
 
 def _flip(data: str) -> str:
-    """Change one byte in the middle of hex data."""
-    at = 2 + (len(data) - 2) // 4 * 2
-    return data[:at] + f"{int(data[at : at + 2], 16) ^ 1:02x}" + data[at + 2 :]
+    """Change the last byte: the amount of a deposit, still well formed."""
+    return data[:-2] + f"{int(data[-2:], 16) ^ 1:02x}"
 
 
 def _get_reason(output: bytes) -> str:

@@ -32,7 +32,7 @@ from chains.evm.ssz import (
 )
 from chains.evm.types import Bootstrap, LightClientHeader, Proof, Trusted, Update
 from messages.canonical import decode_canonical, decode_hex, encode_canonical, encode_hex
-from messages.errors import Rejected
+from messages.errors import Conflict, Rejected
 from messages.ids import ChainId, get_evm_address
 from messages.outbox import ProvenHead
 
@@ -99,7 +99,17 @@ class EvmVerifier(Verifier[Bootstrap, Trusted, Update, Proof]):
         return light_client.verify_bootstrap(bootstrap, self._rules.checkpoint_root, self._rules.config, now)
 
     def verify_update(self, trusted: Trusted, update: Update, now: int) -> Trusted:
-        """See `light_client.verify_update`."""
+        """See `light_client.verify_update`; a signed contradiction is a Conflict also in an update that tells nothing newer."""
+        config = self._rules.config
+        if light_client.is_finalized_conflict(trusted, update):
+            slot = config.schedule.get_slot(now + config.max_clock_drift_s)
+            light_client.verify_statement(trusted, update, slot, config.schedule, config.floor)
+            raise Conflict(
+                "the committee finalized two headers at one slot",
+                got=update.finalized and update.finalized.beacon.slot,
+                expected="one",
+                reason="equivocation",
+            )
         return light_client.verify_update(trusted, update, now, self._rules.config)
 
     def verify_head(self, trusted: Trusted, head: Head, proof: Proof) -> ProvenHead:
