@@ -142,13 +142,10 @@ def parse_hex(value: object, what: str, size: int | None = None, limit: int = 1 
 def parse_bootstrap_json(obj: object, schedule: ForkSchedule) -> Bootstrap:
     """Return the bootstrap of a Beacon API answer (or its bare data); Rejected ("bad_json", "unknown_fork")."""
     data = _open_envelope(obj)
-    committee = parse_committee_json(_get(data, "current_sync_committee"), schedule.preset.committee_size)
-    if committee is None:
-        raise _refuse("the current committee is empty")
     return Bootstrap(
         header=parse_header_json(_get(data, "header")),
-        current_committee=committee,
-        current_committee_branch=_parse_branch(
+        current_committee=_parse_committee(_get(data, "current_sync_committee"), schedule.preset.committee_size),
+        current_committee_branch=_parse_chunks(
             _get(data, "current_sync_committee_branch"), "current_sync_committee_branch"
         ),
     )
@@ -232,23 +229,28 @@ def parse_execution_json(obj: object) -> ExecutionHeader:
 
 def parse_committee_json(obj: object, size: int) -> SyncCommittee | None:
     """Return a sync committee of ``size`` members, None for the all-zero one; Rejected ("bad_json")."""
+    committee = _parse_committee(obj, size)
+    return committee if any(committee.aggregate_pubkey) or any(map(any, committee.pubkeys)) else None
+
+
+def _parse_committee(obj: object, size: int) -> SyncCommittee:
     data = _get_object(obj, "sync committee")
     pubkeys = _get_list(_get(data, "pubkeys"), "pubkeys", MAX_COMMITTEE)
     if len(pubkeys) != size:
         raise _refuse("committee of another size", got=len(pubkeys), expected=size)
-    committee = SyncCommittee(
+    return SyncCommittee(
         pubkeys=tuple(parse_hex(pubkey, "pubkey", 48) for pubkey in pubkeys),
         aggregate_pubkey=parse_hex(_get(data, "aggregate_pubkey"), "aggregate_pubkey", 48),
     )
-    is_zero = not any(committee.aggregate_pubkey) and not any(map(any, committee.pubkeys))
-    return None if is_zero else committee
 
 
 def _parse_branch(value: object, what: str) -> tuple[bytes, ...]:
-    if value is None:
-        return ()
-    branch = tuple(parse_hex(chunk, what, 32) for chunk in _get_list(value, what, MAX_BRANCH))
+    branch = () if value is None else _parse_chunks(value, what)
     return branch if any(map(any, branch)) else ()
+
+
+def _parse_chunks(value: object, what: str) -> tuple[bytes, ...]:
+    return tuple(parse_hex(chunk, what, 32) for chunk in _get_list(value, what, MAX_BRANCH))
 
 
 def _open_envelope(obj: object) -> Mapping[str, Any]:
@@ -375,14 +377,11 @@ def parse_trusted_json(obj: object, schedule: ForkSchedule) -> Trusted:
     data = _get_object(obj, "trusted state")
     _verify_schema(data, TRUSTED_SCHEMA, schedule)
     size = schedule.preset.committee_size
-    current = parse_committee_json(_get(data, "current_sync_committee"), size)
-    if current is None:
-        raise _refuse("the current committee is empty")
     following = data.get("next_sync_committee")
     return Trusted(
         finalized=parse_header_json(_get(data, "finalized")),
         optimistic=parse_header_json(_get(data, "optimistic")),
-        current_committee=current,
+        current_committee=_parse_committee(_get(data, "current_sync_committee"), size),
         next_committee=None if following is None else parse_committee_json(following, size),
     )
 

@@ -38,7 +38,12 @@ def decode_pubkey(data: bytes) -> G1Point:
 
 
 def decode_signature(data: bytes) -> G2Point:
-    """Return the point of a 96-byte compressed signature, infinity included; Rejected ("bad_signature")."""
+    """Return the point of a 96-byte compressed signature, infinity in its one form included; Rejected ("bad_signature").
+
+    The library reads every encoding with the infinity flag as infinity, whatever the other bits say.
+    """
+    if (data[:1] >= b"\xc0" and data != G2_INFINITY) or b"\x40" <= data[:1] < b"\x80":
+        raise Rejected("infinity in another form than the canonical one", got=data, reason="bad_signature")
     try:
         return G2Point.from_compressed_bytes(data)
     except ValueError as error:
