@@ -148,6 +148,10 @@ class Node:
         self.watch_wakes = {vault_id: Wake(f"{name}/watch {c.chain_id}") for vault_id, c in self.chains.items()}
         self.peer_packets: dict[bytes, dict[int, Claim]] = {}
         self.asked_archive: dict[bytes, int] = {}
+        self.submit_not_before: dict[tuple[bytes, int, bytes], int] = {}
+        # Newest light-client state per chain, decoded once: this process is the only writer of the store.
+        self.trusted: dict[str, Any] = {}
+        self.last_trouble: dict[str, str] = {}
         self.log = log.bind(node=name)
         base_k = store.get_number("base_k")
         self.progress = Progress(base_k)
@@ -294,6 +298,10 @@ async def run_step(node: Node, subject: str, chain: str, step: Callable[[], Awai
         return StepResult.HALTED
     except Unavailable as error:
         node.blame(chain, error.source or subject, error.reason or "unavailable", str(error))
-        node.log.info("unavailable", subject=subject, reason=error.reason, detail=str(error))
+        # An outage is told once, not at every attempt.
+        if node.last_trouble.get(subject) != error.reason:
+            node.last_trouble[subject] = error.reason
+            node.log.info("unavailable", subject=subject, reason=error.reason, detail=str(error))
         return StepResult.UNAVAILABLE
+    node.last_trouble.pop(subject, None)
     return StepResult.DONE

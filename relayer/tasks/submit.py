@@ -85,11 +85,20 @@ async def _submit_packet(
         return True
     if len(transactions) >= MAX_TRANSACTIONS_PER_PACKET:
         return False
+    key = (packet.vault_id, packet.sequence, packet.commitment)
+    if now < node.submit_not_before.get(key, 0):
+        return False
     certificate = make_certificate(packet, certified[1])
     verify_certificate(certificate, committee.operators, committee.threshold)
     store.record_intent(packet.vault_id, packet.sequence, packet.commitment, now)
     previous = [t.signed for t in store.get_transactions(chain=chain.chain_id, open_only=True)]
-    signed = await submitter.prepare(certificate, previous)
+    try:
+        signed = await submitter.prepare(certificate, previous)
+    except Rejected:
+        # Most often another operator's transaction was first. If no Ack comes of it, this is looked at again later.
+        node.submit_not_before[key] = now + node.timing.bump_s
+        raise
+    node.submit_not_before.pop(key, None)
     row = store.record_transaction(signed, packet.commitment, now)
     await _send(node, submitter, row, signed)
     node.log.info("sent", chain=chain.chain_id, sequence=packet.sequence, tx=signed.tx_id, again=last is not None)

@@ -34,21 +34,19 @@ async def step(node: Node, vault_id: bytes) -> bool:
     if node.store.is_halted(f"chain:{chain.chain_id}"):
         return False
     headers: list[HeaderRecord] = []
-    known = node.store.get_trusted(chain.chain_id)
-    if known is None:
+    trusted = get_newest_trusted(node, chain)
+    if trusted is None:
         claim, trusted, blames = await bootstrap(chain, now)
         headers.append(_make_header(chain, "bootstrap", chain.codec.encode_bootstrap(claim), trusted))
         node.store.record_blames(blames, now)
-    else:
-        trusted = chain.codec.decode_trusted(known[1])
-        if not chain.verifier.is_fresh(trusted, now):
-            raise Rejected(
-                f"the trusted state of {chain.chain_id} is too old to build on: give a new checkpoint that several operators"
-                " confirm",
-                got=known[0].time,
-                expected=now,
-                reason="stale_trusted",
-            )
+    elif not chain.verifier.is_fresh(trusted, now):
+        raise Rejected(
+            f"the trusted state of {chain.chain_id} is too old to build on: give a new checkpoint that several operators"
+            " confirm",
+            got=chain.verifier.get_point(trusted).time,
+            expected=now,
+            reason="stale_trusted",
+        )
     advanced = await advance(chain, trusted, now)
     node.store.record_blames(advanced.blames, now)
     for update, after in advanced.steps:
@@ -63,9 +61,21 @@ async def step(node: Node, vault_id: bytes) -> bool:
     except Unavailable:
         # The headers are verified whatever the packets do: an outage of packets must not let the light client expire.
         node.store.record_headers(chain.chain_id, headers)
+        node.trusted[chain.chain_id] = trusted
         raise
     record(node, chain, headers, point, collected)
+    node.trusted[chain.chain_id] = trusted
     return True
+
+
+def get_newest_trusted(node: Node, chain: Chain[Any, Any, Any, Any]) -> Any:
+    """The newest light-client state, decoded; None before the first."""
+    if chain.chain_id not in node.trusted:
+        known = node.store.get_trusted(chain.chain_id)
+        if known is None:
+            return None
+        node.trusted[chain.chain_id] = chain.codec.decode_trusted(known[1])
+    return node.trusted[chain.chain_id]
 
 
 async def collect_here_or_from_peers(node: Node, chain: Chain[Any, Any, Any, Any], trusted: Any) -> Collected[Any]:
@@ -122,6 +132,8 @@ def record(
     head = HeadRecord(vault_id, point, collected.head.sequence, collected.head.head, proof)
     node.store.record_collected(chain.chain_id, headers, head, collected.facts, snapshots)
     node.states.record(vault_id, state)
+    if headers:
+        node.trusted.pop(chain.chain_id, None)
     held = node.peer_packets.get(vault_id)
     if held:
         node.peer_packets[vault_id] = {s: c for s, c in held.items() if s > collected.head.sequence}
