@@ -184,10 +184,7 @@ class World:
 
     def deliver(self, packets: dict[bytes, list]) -> list:
         """Bring certified packets to their vaults; returns the Acks. What is answered is not open any more after a fold."""
-        acks = []
-        for model in self.vaults:
-            for packet in packets.get(model.id, ()):
-                acks.append(model.recv(packet))
+        acks = [model.recv(packet) for model in self.vaults for packet in packets.get(model.id, ())]
         self.settle_open()
         return acks
 

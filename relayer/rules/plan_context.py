@@ -35,6 +35,7 @@ from relayer.rules.ledger import (
     get_room,
     get_terms,
 )
+from relayer.rules.lifecycle import is_proven_absent
 from relayer.rules.margin.model import (
     CashHolding,
     DueHolding,
@@ -114,7 +115,7 @@ class OpenView:
 def is_absent(packet: OpenPacket, ledger: Ledger) -> bool:
     """Whether the cut proves that a packet never takes effect: its state has time >= timeout and no Ack (protocol.md 2)."""
     state, entry = ledger.states[packet.vault_id], ledger.entries[packet.vault_id]
-    return packet.sequence > state.inbox_sequence and entry.time >= packet.timeout
+    return is_proven_absent(packet.sequence, packet.timeout, state.inbox_sequence, entry.time)
 
 
 def is_answered(packet: OpenPacket, ledger: Ledger) -> bool:
