@@ -74,7 +74,7 @@ def _make_packet(client: str, given: Json) -> Packet:
     )
 
 
-def _create(setup: Json, caps: Mapping[bytes, list[int]], code: bytes | None = None) -> World:
+def _create(setup: Json, caps: Mapping[bytes, list[int]]) -> World:
     world = World(
         operators=[bytes.fromhex(o) for o in setup["operators"]],
         threshold=setup["threshold"],
@@ -83,7 +83,6 @@ def _create(setup: Json, caps: Mapping[bytes, list[int]], code: bytes | None = N
         delay=setup["delay"],
         time=setup["time"],
         at=bytes.fromhex(setup["vault_account"])[12:],
-        code=code,
     )
     assert setup["caip2"] == "eip155:1"
     assert world.vault.read("vault_id") == world.vault_id

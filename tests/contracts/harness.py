@@ -81,6 +81,11 @@ class Chain:
     def set_chain_id(self, chain_id: int) -> None:
         self.env.evm.patch.chain_id = chain_id
 
+    def use_twin(self, coinbase: int) -> None:
+        """Let contracts be larger than on chain, and switch a weakness on (`twins`)."""
+        self.env.evm.patch.code_size_limit = 2**17
+        self.env.evm.patch.coinbase = coinbase.to_bytes(20, "big")
+
     def _begin(self, *warm: bytes) -> None:
         # titanoboa keeps one state for ever; a real chain begins each transaction like this (EIP-1153, 2929, 3529)
         state = self.env.evm.vm.state

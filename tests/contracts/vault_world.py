@@ -33,6 +33,7 @@ from messages.ids import get_vault_client
 from messages.outbox import compute_next_head
 from messages.packet import Packet, Payload, compute_commitment, decode_packet_abi
 from tests.contracts.harness import PLENTY_GAS, Chain, Contract, Log, Reverted, encode_constructor, get_signature
+from tests.contracts.twins import Twin
 
 HOUSE = bytes.fromhex("dd43f5b40046428a4b3e2b7ca676fa87fd9bbfaf3c4ec0ec072d8326f663fe41")
 INSURANCE = bytes.fromhex("d5e87c0d3b546fbf6768f0b13f2497f6e65a7cf6f2a0017570dc90ff0a27cd32")
@@ -99,8 +100,8 @@ class Outcome:
 class World:
     """One vault.
 
-    ``operator_keys`` sign for it in `sign` and `recv`; ``code`` replaces the artefact's creation code (vulnerable twins);
-    ``at`` is the vault's address, else the deployer's nonce gives it.
+    ``operator_keys`` sign for it in `sign` and `recv`; ``twin`` takes the place of the artefact
+    (vulnerable twins); ``at`` is the vault's address, else the deployer's nonce gives it.
     """
 
     def __init__(
@@ -113,11 +114,13 @@ class World:
         time: int = 1_800_000_000,
         deployer: bytes = b"\xdd" * 20,
         operator_keys: Sequence[bytes] = (),
-        code: bytes | None = None,
+        twin: Twin | None = None,
         chain_id: int = 1,
         at: bytes | None = None,
     ) -> None:
         self.chain = Chain(chain_id=chain_id, time=time)
+        if twin is not None:
+            self.chain.use_twin(twin.coinbase)
         self.time = time
         self.deployer = deployer
         self.operator_keys = sorted(operator_keys, key=get_address)
@@ -128,7 +131,7 @@ class World:
             deployer,
             encode_constructor(
                 artifact.abi,
-                code or artifact.bytecode,
+                twin.code if twin else artifact.bytecode,
                 operators,
                 threshold,
                 treasurer,
