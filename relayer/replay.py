@@ -54,7 +54,8 @@ from relayer.rules.ledger import (
     verify_conservation,
 )
 from relayer.rules.market import verify_market
-from relayer.rules.quorum import Committee, finalize_packet, verify_quorum
+from relayer.rules.plan import finalize_packet
+from relayer.rules.quorum import Committee, verify_quorum
 
 KEPT_HEADERS = 2_048
 """Light-client states kept per chain: heads and the evidence of proposals lie behind one of them."""
@@ -290,9 +291,11 @@ class Replay:
             return
         parameters = self._parameters.get(proposal.parameters_digest)
         if parameters is None:
-            raise Rejected(
-                "parameters that are not in the archive", got=proposal.parameters_digest, reason="no_parameters"
+            self._uncovered.append(
+                f"proposal ({proposal.k}, {proposal.r}) was made under parameters 0x{proposal.parameters_digest.hex()}, which are"
+                " not in this archive"
             )
+            return
         evidence = {e.vault_id: e for e in proposal.evidence}
         for entry in proposal.cut.entries:
             self._verify_entry(entry, evidence.get(entry.vault_id))

@@ -1,0 +1,419 @@
+"""The command line: each command parses, calls one function, prints its answer (style.md 6). What commands do is in `relayer.commands`.
+
+Results go to stdout, progress and errors to stderr. Everything heavy is imported inside the command that needs it, so that help and
+light commands start at once. Errors of the user or of the world never show a traceback; a traceback is always a bug of ours.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from relayer.commands.view import View
+    from relayer.render import Answer
+
+OK, NO, USAGE, CONFIG, STORE, BUG, TRY_AGAIN = 0, 1, 2, 3, 4, 70, 75
+
+USAGE_REASONS = frozenset({"usage", "what_if"})
+STORE_REASONS = frozenset(
+    {
+        "no_store", "too_new", "too_old", "corrupt", "chain_broken", "file_mode", "network_file_system", "sqlite_version", "pragma",
+    }
+)  # fmt: skip
+TRY_AGAIN_REASONS = frozenset({"in_use", "no_cut"})
+
+app = typer.Typer(
+    name="relayer",
+    help="Cross-chain option settlement: proofs in, one margin view, netted settlement out, exactly once.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Every command takes --help (with an example and its exit codes) and --json. Start with: relayer demo",
+)
+archive_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Everything a stranger needs to compute all again."
+)
+app.add_typer(archive_app, name="archive")
+
+
+def _help(example: str, *, no: str = "the answer is no, or nothing has that name", codes: str = "2 3 4 75") -> str:
+    """Epilog of a command: its example and its exit codes."""
+    texts = {
+        "2": "2 wrong usage",
+        "3": "3 configuration wrong",
+        "4": "4 store unusable (missing, damaged, too new)",
+        "75": "75 not available now, try again",
+    }
+    return "\n".join(
+        [
+            "\b",
+            "Example:",
+            f"  {example}",
+            "",
+            "\b",
+            "Exit codes:",
+            "  0 ok",
+            f"  1 {no}",
+            *(f"  {texts[c]}" for c in codes.split()),
+        ]
+    )
+
+
+ConfigOption = Annotated[
+    Path,
+    typer.Option("--config", "-c", envvar="RELAYER_CONFIG", help="The operator's relayer.toml.", show_default=True),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="For programs: one JSON object with stable keys.")]
+FullOption = Annotated[bool, typer.Option("--full", help="Whole identifiers instead of unique beginnings.")]
+DEFAULT_CONFIG = Path("relayer.toml")
+
+
+# ---- running ------------------------------------------------------------------------------------------------------------
+
+
+class _ConfigError(Exception):
+    """A configuration that cannot be used; carries what was wrong with it."""
+
+
+def _run(command: Callable[[], Answer], *, as_json: bool) -> None:
+    """Run a command, print its answer, end with its exit code; every expected error becomes words and a code."""
+    import sqlite3
+
+    from messages.errors import RelayerError
+    from relayer.render import show_answer
+
+    code: int
+    try:
+        answer = command()
+        show_answer(answer, as_json=as_json)
+        sys.stdout.flush()
+        code = answer.code
+    except BrokenPipeError:
+        # The reader (head, less) has gone: that is no error. Python must not flush into the closed pipe at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = OK
+    except _ConfigError as error:
+        code = _say_error("config", str(error), CONFIG, as_json=as_json)
+    except RelayerError as error:
+        code = _say_error(error.reason or type(error).__name__.lower(), str(error), _get_code(error), as_json=as_json)
+    except sqlite3.OperationalError as error:
+        text = f"the store cannot be read now: {error}. If a node is starting, try again in some seconds"
+        code = _say_error("store_busy", text, TRY_AGAIN, as_json=as_json)
+    except sqlite3.DatabaseError as error:
+        text = f"the store cannot be read: {error}. Keep it for analysis and rebuild it from the chains"
+        code = _say_error("corrupt", text, STORE, as_json=as_json)
+    raise typer.Exit(code)
+
+
+def _get_code(error: Exception) -> int:
+    """Exit code of an expected error."""
+    from messages.errors import RelayerError, Unavailable
+
+    if isinstance(error, Unavailable):
+        return TRY_AGAIN
+    reason = error.reason if isinstance(error, RelayerError) else ""
+    for reasons, code in ((USAGE_REASONS, USAGE), (STORE_REASONS, STORE), (TRY_AGAIN_REASONS, TRY_AGAIN)):
+        if reason in reasons:
+            return code
+    return NO
+
+
+def _say_error(reason: str, text: str, code: int, *, as_json: bool) -> int:
+    if as_json:
+        import json
+
+        sys.stdout.write(
+            json.dumps({"schema": "relayer/error/1", "error": reason, "detail": text, "code": code}) + "\n"
+        )
+    sys.stderr.write(f"relayer: {text} [{reason}]\n")
+    return code
+
+
+def _read(config: Path, command: Callable[[View], Answer]) -> Callable[[], Answer]:
+    """A command over the records of a node."""
+
+    def run() -> Answer:
+        from relayer.commands.view import open_view
+
+        with open_view(_load(config)) as view:
+            return command(view)
+
+    return run
+
+
+def _load(config: Path) -> Any:
+    """The configuration; its errors are told apart from all others because they have their own exit code."""
+    from messages.errors import Rejected
+    from relayer.commands.view import load
+
+    try:
+        return load(config)
+    except Rejected as error:
+        raise _ConfigError(str(error)) from error
+
+
+# ---- commands -----------------------------------------------------------------------------------------------------------
+
+
+@app.command(epilog=_help("relayer demo --seed 11 --faults", no="the story did not end as it must", codes="2"))
+def demo(
+    seed: Annotated[int, typer.Option("--seed", help="Another seed: other prices, premiums and sizes.", min=0)] = 7,
+    faults: Annotated[bool, typer.Option("--faults", help="Everything goes wrong; the same digests come out.")] = False,
+    keep: Annotated[
+        Path | None, typer.Option("--keep", help="Keep the four operators' folders here (made if missing).")
+    ] = None,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Logs of the nodes on stderr.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Tell the whole story on two chains in this process: trades, margin, netting, expiry, settlement, replay."""
+    try:
+        from relayer.demo.main import run_demo
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] in ("relayer", "chains", "messages", "contracts"):
+            raise
+        sys.stderr.write(
+            f"relayer: the demo needs {error.name}: install the extra with pip install 'settlement-relayer[sim]'\n"
+        )
+        raise typer.Exit(USAGE) from error
+    raise typer.Exit(run_demo(seed, faults, keep, as_json, verbose))
+
+
+@app.command(
+    epilog=_help("relayer status -c op1/relayer.toml", no="something is halted, or a chain has no proven state")
+)
+def status(config: ConfigOption = DEFAULT_CONFIG, full: FullOption = False, as_json: JsonOption = False) -> None:
+    """What the node has proven and how old it is, what waits, what is stopped, who misbehaved."""
+    from relayer.commands.state import show_status
+
+    _run(_read(config, lambda view: show_status(view, is_full=full)), as_json=as_json)
+
+
+@app.command(epilog=_help("relayer positions -c op1/relayer.toml", no="no such portfolio, or the books do not add up"))
+def positions(
+    portfolio: Annotated[
+        str | None, typer.Argument(help="Only this one: hex digits of its id or of an account, HOUSE, INSURANCE.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    full: FullOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Every portfolio over all chains: cash, options, dues, what waits; with trust tier, height and age."""
+    from relayer.commands.holdings import show_positions
+
+    _run(_read(config, lambda view: show_positions(view, portfolio, is_full=full)), as_json=as_json)
+
+
+@app.command(
+    epilog=_help(
+        "relayer margin 0x3f2a --what-if spot=-20%,vol=+30% -c op1/relayer.toml",
+        no="no such portfolio, maintenance below 0, or a market is frozen",
+    )
+)
+def margin(
+    portfolio: Annotated[str, typer.Argument(help="At least 4 hex digits of its id or of an account in it.")],
+    what_if: Annotated[
+        str | None, typer.Option("--what-if", help="Moved prices, for example spot=-20%,vol=+30%.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    full: FullOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Margin of a portfolio: each chain apart against all together, and the rows behind the numbers."""
+    from relayer.commands.holdings import show_margin
+
+    _run(_read(config, lambda view: show_margin(view, portfolio, what_if, is_full=full)), as_json=as_json)
+
+
+@app.command(epilog=_help("relayer packets --chain 31337 -c op1/relayer.toml", no="no such chain"))
+def packets(
+    chain: Annotated[
+        str | None, typer.Option("--chain", help="Only this chain: CAIP-2 name, its number, or digits of the vault id.")
+    ] = None,
+    last: Annotated[int, typer.Option("--last", min=1, max=10_000, help="How many of the newest per chain.")] = 20,
+    config: ConfigOption = DEFAULT_CONFIG,
+    full: FullOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Settlement packets with what became of each, and what the vaults said."""
+    from relayer.commands.state import show_packets
+
+    _run(_read(config, lambda view: show_packets(view, chain, last, is_full=full)), as_json=as_json)
+
+
+@app.command(epilog=_help("relayer plan --dry-run -c op1/relayer.toml", no="parameters and prices make no plan"))
+def plan(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Required: this command never signs or sends anything.")
+    ] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    full: FullOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """What the rules would plan from the newest cut now, and why the rest is not in it."""
+    if not dry_run:
+        sys.stderr.write(
+            "relayer: plans are made by the committee; say --dry-run to see what would be planned now [usage]\n"
+        )
+        raise typer.Exit(USAGE)
+    from relayer.commands.planning import show_plan
+
+    _run(_read(config, lambda view: show_plan(view, is_full=full)), as_json=as_json)
+
+
+@app.command(epilog=_help("relayer explain 31337:12 -c op1/relayer.toml", no="nothing on record has this name"))
+def explain(
+    subject: Annotated[
+        str, typer.Argument(help="CHAIN:NUMBER, or hex digits of a trade, request, portfolio, account or plan.")
+    ],
+    config: ConfigOption = DEFAULT_CONFIG,
+    full: FullOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Why something is not settled yet, or what became of it, and what to do next."""
+    from relayer.commands.explain import show_explanation
+
+    _run(_read(config, lambda view: show_explanation(view, subject, is_full=full)), as_json=as_json)
+
+
+@app.command(
+    epilog=_help(
+        "relayer prove 31337:12 -c op1/relayer.toml > fact.json", no="no such fact, or the records do not prove it"
+    )
+)
+def prove(
+    fact: Annotated[str, typer.Argument(help="CHAIN:NUMBER of an outbox packet, or hex digits of its id.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The proof is JSON anyhow; errors are too with this.")
+    ] = False,
+) -> None:
+    """A fact with everything that proves it, as a file for `relayer verify` on another machine."""
+    from relayer.commands.proofs import prove_fact
+    from relayer.render import Answer
+
+    def run() -> Answer:
+        from relayer.commands.view import open_view
+
+        loaded = _load(config)
+        with open_view(loaded) as view:
+            data = prove_fact(view, loaded.anchors, fact)
+        sys.stdout.buffer.write(data)
+        return Answer({})
+
+    def quiet() -> Answer:
+        run()
+        raise typer.Exit(OK)
+
+    _run(quiet, as_json=as_json)
+
+
+@app.command(
+    epilog=_help("relayer verify fact.json -c relayer.toml", no="rejected: the reason is printed", codes="2 3")
+)
+def verify(
+    file: Annotated[Path, typer.Argument(help="A file of `relayer prove`, or - for stdin.")],
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            "--config", "-c", help="Take the anchor (vault, checkpoint, fork schedule) from this relayer.toml."
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", help="0x and 64 hex digits: the block root that you trust.")
+    ] = None,
+    vault_id: Annotated[
+        str | None, typer.Option("--vault-id", help="0x and 64 hex digits: the vault it has to be about.")
+    ] = None,
+    at: Annotated[
+        int | None, typer.Option("--at", min=1, help="Judge at this time (unix seconds), not at that of the export.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check an exported fact: no network, no store, no trust in who made the file."""
+    from relayer.commands.proofs import verify_file
+
+    def run() -> Answer:
+        anchors = None if config is None else _load(config).anchors
+        return verify_file(file, anchors, checkpoint, vault_id, at)
+
+    _run(run, as_json=as_json)
+
+
+@app.command(epilog=_help("relayer replay -c op1/relayer.toml", no="something differs or is damaged: it is named"))
+def replay(
+    archive: Annotated[
+        Path | None, typer.Option("--archive", help="Replay this file instead of the node's own records.")
+    ] = None,
+    cut: Annotated[
+        str | None, typer.Option("--cut", help="Only proposals whose cut digest begins with these hex digits.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", envvar="RELAYER_CONFIG", help="The operator's relayer.toml.")
+    ] = None,
+    full: FullOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Compute facts, ledgers and plans again from proofs alone, without network, and compare digests."""
+    from relayer.commands.proofs import replay_file, replay_store
+
+    def run() -> Answer:
+        if archive is not None:
+            return replay_file(archive, None if config is None else _load(config).anchors, cut)
+        from relayer.commands.view import open_view
+
+        loaded = _load(config or DEFAULT_CONFIG)
+        with open_view(loaded) as view:
+            return replay_store(view, loaded.anchors, cut, is_full=full)
+
+    _run(run, as_json=as_json)
+
+
+@archive_app.command(
+    "export",
+    epilog=_help("relayer archive export run.jsonl -c op1/relayer.toml", no="the records do not hold together"),
+)
+def archive_export(
+    file: Annotated[Path, typer.Argument(help="A new file; JSON lines.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Write bootstraps, updates, packets, head proofs, parameters and certified proposals with their votes to a file."""
+    from relayer.commands.proofs import export_archive
+
+    def run() -> Answer:
+        from relayer.commands.view import open_view
+
+        loaded = _load(config)
+        with open_view(loaded) as view:
+            return export_archive(view, loaded.anchors, file)
+
+    _run(run, as_json=as_json)
+
+
+@app.command(epilog=_help("relayer version --json", no="never", codes="2"))
+def version(as_json: JsonOption = False) -> None:
+    """Versions of the program, of Python and of SQLite, and of the documents it reads."""
+    from relayer.commands.version import show_version
+
+    _run(show_version, as_json=as_json)
+
+
+def main() -> None:
+    """Entry point of the `relayer` script."""
+    try:
+        app(prog_name="relayer")
+    except KeyboardInterrupt:
+        sys.stderr.write("\nrelayer: stopped\n")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
