@@ -239,6 +239,8 @@ class Book:
             self.cash[key] = self.cash.get(key, 0) + delta
         for series, delta in effect.options.items():
             self.options[series] = self.options.get(series, 0) + delta
+        for quote_class, delta in effect.dues.items():
+            self.dues[quote_class] = self.dues.get(quote_class, 0) + delta
 
     def get_key(self) -> tuple[frozenset[tuple[Key, int]], frozenset[tuple[bytes, int]], frozenset[tuple[bytes, int]]]:
         """Return a value that is equal for equal books."""
@@ -247,10 +249,11 @@ class Book:
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What one undecided item does to one portfolio if it is done."""
+    """What one undecided item, or one packet, does to one portfolio if it is done."""
 
     cash: Mapping[Key, int]
     options: Mapping[bytes, int]
+    dues: Mapping[bytes, int] = field(default_factory=dict)
 
 
 class Context:
@@ -448,6 +451,38 @@ class Context:
         dues = tuple(DueHolding(c, units, self.terms.class_decimals[c]) for c, units in book.dues.items() if units)
         options = tuple(OptionHolding(s, self.ledger.series[s], q) for s, q in book.options.items() if q)
         return Holdings(tuple(cash), dues, options)
+
+    def get_execute_effects(self) -> dict[bytes, list[Effect]]:
+        """Return what Execute packets, open ones and those of this plan (one per vault), would do to each portfolio.
+
+        They conserve worth, but not every haircut: a request must be good whether they take effect or not.
+        """
+        out: dict[bytes, list[Effect]] = {}
+        rows = [
+            (packet.vault_id, [((leg.kind, leg.account, leg.id), leg.delta) for leg in body.legs])
+            for packet, body in self.open.bodies
+            if isinstance(body, Execute)
+        ]
+        rows += [(vault_id, [row for u in units for row in u.legs.items()]) for vault_id, units in self.units.items()]
+        for vault_id, legs in rows:
+            state = self.ledger.states[vault_id]
+            found: dict[bytes, tuple[dict[Key, int], dict[bytes, int], dict[bytes, int]]] = {}
+            for (kind, account, item), delta in legs:
+                portfolio = self.ledger.portfolio_of.get((vault_id, account))
+                if portfolio is None or account in SYSTEM:
+                    continue
+                cash, options, dues = found.setdefault(portfolio, ({}, {}, {}))
+                if kind == LegKind.CASH:
+                    if (vault_id, item) in self.terms.assets:
+                        cash[vault_id, item] = cash.get((vault_id, item), 0) + delta
+                elif item in state.dues:
+                    quote_class = state.dues[item]
+                    dues[quote_class] = dues.get(quote_class, 0) + delta
+                else:
+                    options[item] = options.get(item, 0) + delta
+            for portfolio, (cash, options, dues) in found.items():
+                out.setdefault(portfolio, []).append(Effect(cash, options, dues))
+        return out
 
     def is_initial_good(self, book: Book) -> bool:
         """Whether IM >= 0; Rejected when a price is missing (`model.compute_margin`)."""

@@ -64,8 +64,12 @@ def _serve(context: Context, vault_id: bytes, request: OpenRequest, asset: Asset
     landed = 0
     if due > 0:
         landed = _land(context, place, asset, min(due, lacking), request)
-    wanted = lacking - max(0, due) - context.open.due_gained.get((portfolio, quote_class), 0)
-    # What is landed or can be landed needs no lift; what is on its way neither.
+    # What is landed or can be landed needs no lift; what is on its way neither; and what the house could not pay out here is left
+    # where it is.
+    inventory = context.get_free((vault_id, HOUSE), asset.asset) // scale + landed
+    if inventory < lacking and not landed:
+        context.note("no_house_inventory", vault_id, request.id, "the house has too little of this token at this vault")
+    wanted = min(lacking, inventory) - max(0, due) - context.open.due_gained.get((portfolio, quote_class), 0)
     if wanted > 0 and landed < lacking:
         lifted = _lift(context, portfolio, quote_class, wanted, "request", skip=vault_id)
         if lifted:

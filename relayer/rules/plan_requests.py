@@ -25,6 +25,9 @@ from relayer.rules.vault_state import TRADE_LIFE_S, get_room
 MAX_UNDECIDED: Final = 8
 """Undecided items of one portfolio: their outcomes are tried one by one, 2^8 of them (protocol.md 7.5)."""
 
+MAX_OUTCOMES: Final = 10
+"""Undecided items and packets under way together: 2^10 margins for one portfolio are still a matter of a second."""
+
 EXPIRY_MARGIN_S: Final = 60
 """No trade once any time in the cut is this close to the expiry."""
 
@@ -72,6 +75,7 @@ class Requests:
         self.decisions: dict[bytes, Decisions] = {}
         self.latest = max([context.now, *(e.time for e in context.ledger.cut.entries)])
         self.shortfalls: dict[bytes, dict[bytes, int]] = {}
+        self.executes = context.get_execute_effects()
         for vault_id, trade in context.open.trades:
             self._remember_trade(vault_id, trade)
         for vault_id, request in context.open.requests:
@@ -195,8 +199,11 @@ class Requests:
             raise _Over("margin_short", f"portfolio 0x{portfolio.hex()} would not have initial margin in every outcome")
 
     def _require_room(self, portfolio: bytes) -> None:
-        if len(self.undecided.get(portfolio, ())) >= MAX_UNDECIDED:
-            raise _Wait("too_many_undecided", f"its portfolio has {MAX_UNDECIDED} undecided items already")
+        items, packets = len(self.undecided.get(portfolio, ())), len(self.executes.get(portfolio, ()))
+        if items >= MAX_UNDECIDED or items + packets >= MAX_OUTCOMES:
+            raise _Wait(
+                "too_many_undecided", f"its portfolio has {items} undecided items and {packets} packets under way"
+            )
 
     def _get_books(self, portfolio: bytes, place: Place, stamp: int) -> Iterator[Book]:
         """Yield the holdings a trade of ``stamp`` is judged by: without later deposits, without and with later links."""
@@ -217,9 +224,9 @@ class Requests:
                     book.cash[key] = book.cash.get(key, 0) - deposit.amount
         yield book
 
-    def _is_good_in_all_outcomes(self, book: Book, portfolio: bytes, effect: Effect | None) -> bool:
-        """Whether IM >= 0 for every subset of the undecided items, with and without the new one."""
-        effects = [*self.undecided.get(portfolio, ()), *([effect] if effect is not None else [])]
+    def _is_good_in_all_outcomes(self, book: Book, portfolio: bytes, effect: Effect) -> bool:
+        """Whether IM >= 0 for every subset of the packets under way and the undecided items, with and without the new one."""
+        effects = [*self.executes.get(portfolio, ()), *self.undecided.get(portfolio, ()), effect]
         # Largest subsets first: what fails most often fails early.
         for size in range(len(effects), -1, -1):
             for chosen in combinations(effects, size):
