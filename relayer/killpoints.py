@@ -1,7 +1,7 @@
 """Named places where a crash test ends the process with SIGKILL, as the machine might (incidents.md, fault 1).
 
 A point does nothing unless RELAYER_KILL_AT names it: ``name`` for its first passage, ``name:3`` for its third. The variable
-is read once, when this module is imported; only the child processes of tests/crash set it.
+is read when this module is imported (or by `arm`, after a fork); only the child processes of tests/crash set it.
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ def _parse(text: str) -> tuple[str, int]:
 
 
 _target, _passages_left = _parse(os.environ.get("RELAYER_KILL_AT", ""))
+
+
+def arm() -> None:
+    """Read the variable again: for a child that was forked after the import."""
+    global _target, _passages_left
+    _target, _passages_left = _parse(os.environ.get("RELAYER_KILL_AT", ""))
 
 
 def reach(name: str) -> None:

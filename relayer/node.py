@@ -153,7 +153,7 @@ class Node:
         self.trusted: dict[str, Any] = {}
         self.last_trouble: dict[str, str] = {}
         self.log = log.bind(node=name)
-        base_k = store.get_number("base_k")
+        base_k = max(store.get_number("base_k"), signer.journal.highest_k)
         self.progress = Progress(base_k)
         for k in range(max(0, base_k - 2), base_k + 3):
             votes = store.get_votes_of(k)

@@ -399,7 +399,7 @@ class ToyPlanner:
     def compute_plan(
         self, ledger: Ledger, market: MarketSnapshot, parameters: Parameters, k: int, open_packets: OpenPackets
     ) -> PlanResult:
-        busy = {p.vault_id for p in open_packets.packets}
+        busy = {p.vault_id for p in open_packets.packets if ledger.entries[p.vault_id].time < p.timeout}
         packets = []
         for entry in ledger.cut.entries:
             state = ledger.states[entry.vault_id]

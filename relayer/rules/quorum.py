@@ -218,6 +218,20 @@ def verify_quorum(votes: Sequence[Vote], k: int, plan_digest: bytes, committee: 
         verify_vote(vote, committee)
 
 
+def get_peers_slot(ballots: Collection[Ballot], committee: Committee) -> tuple[int, int]:
+    """The highest slot that more operators than may be faulty have reached: a node that is behind follows it.
+
+    n - m + 1 votes hold at least one of an honest operator whose patience was over; (0, 0) while nobody voted.
+    """
+    reached: dict[bytes, tuple[int, int]] = {}
+    for ballot in ballots:
+        for vote in ballot.votes:
+            reached[vote.operator] = max(reached.get(vote.operator, (0, 0)), (vote.k, vote.r))
+    enough = len(committee.operators) - committee.threshold + 1
+    slots = sorted((slot for operator, slot in reached.items() if operator in committee.operators), reverse=True)
+    return slots[enough - 1] if len(slots) >= enough else (0, 0)
+
+
 # ---- packet signatures --------------------------------------------------------------------------------------------------
 
 

@@ -51,6 +51,7 @@ from relayer.rules.quorum import (
     compute_proposal_equivocation,
     get_certificate,
     get_certified_plan,
+    get_peers_slot,
     get_quorum_votes,
     get_slot,
     verify_equivocation,
@@ -102,7 +103,8 @@ async def read(node: Node, data: bytes) -> None:
     committee = node.get_committee()
     verify_envelope(envelope, committee.operators, node.committee_id)
     node.guard, freshness = node.guard.record(envelope)
-    if freshness is DUPLICATE or envelope.operator == node.signer.operator:
+    is_echo = (envelope.operator, envelope.boot_id) == (node.signer.operator, node.signer.journal.boot_id)
+    if freshness is DUPLICATE or is_echo:
         return
     try:
         await handler(node, envelope, envelope.body)
@@ -140,7 +142,7 @@ async def accept_proposal(node: Node, envelope: Envelope, body: bytes) -> None:
     committee = node.get_committee()
     if progress.since is None and proposal.k >= progress.base_k:
         progress.since = now
-    slot = get_slot(progress.base_k, progress.since, now, node.patience_s, len(committee.operators))
+    slot = follow_peers(node, committee)
     verdict = verify_slot(proposal, envelope.operator, committee, slot, node.signer.journal.highest_k)
     progress.highest_seen_k = max(progress.highest_seen_k, proposal.k)
     if verdict is SlotVerdict.EARLY:
@@ -158,6 +160,17 @@ async def accept_proposal(node: Node, envelope: Envelope, body: bytes) -> None:
         raise
     progress.proposals[slot_key] = envelope
     await vote(node, proposal, envelope, plan)
+
+
+def follow_peers(node: Node, committee: Committee) -> tuple[int, int]:
+    """The slot that is due here; a node that is behind (late, restarted, cut off) jumps to where the others are."""
+    progress, now, count = node.progress, node.clock.now(), len(committee.operators)
+    slot = get_slot(progress.base_k, progress.since, now, node.patience_s, count)
+    peers = get_peers_slot(progress.ballots.values(), committee)
+    if peers <= slot or peers[0] < progress.base_k:
+        return slot
+    progress.base_k, progress.since = peers[0], now - peers[1] * node.patience_s
+    return peers
 
 
 def has_voted(node: Node, k: int, r: int) -> bool:
@@ -493,6 +506,8 @@ async def accept_signed_plan(node: Node, envelope: Envelope, body: bytes) -> Non
     if signed.plan.k > node.progress.base_k + MAX_K_AHEAD:
         raise Rejected("this k is too far ahead", got=signed.plan.k, reason="far_k")
     unknown = not node.store.get_votes(digest)
+    for vote_ in signed.votes:
+        await _look_for_two_votes(node, vote_, committee)
     await _look_for_two_plans(node, signed, digest)
     is_ours = any(v.operator == node.signer.operator for v in node.store.get_votes(digest))
     own_signed = node.signer.journal.get_value("plan", encode_u64(signed.plan.k))
@@ -508,6 +523,17 @@ def _are_packets_known(node: Node, plan: Plan, digest: bytes) -> bool:
         node.store.get_packet(p.vault_id, p.sequence, compute_commitment(finalize_packet(p, digest))) is not None
         for p in plan.packets
     )
+
+
+async def _look_for_two_votes(node: Node, new: Vote, committee: Committee) -> None:
+    """A verified vote that came with a plan; kept like one that came alone, evidence included."""
+    ballot, added, evidence = add_vote(node.progress.ballots.get(new.k, Ballot(new.k)), new, committee)
+    if evidence is not None:
+        await record_evidence(node, evidence)
+    if added is not Added.DUPLICATE:
+        node.progress.ballots[new.k] = ballot
+        if new.operator == node.signer.operator and not has_voted(node, new.k, new.r):
+            quarantine(node, "a vote of this key that its journal does not know")
 
 
 async def _look_for_two_plans(node: Node, signed: SignedPlan, digest: bytes) -> None:

@@ -7,7 +7,7 @@ from messages.errors import Rejected, RelayerError
 from messages.hashing import keccak256
 from relayer.database import encode_u64
 from relayer.node import Node
-from relayer.rules.quorum import Committee, get_proposer, get_slot
+from relayer.rules.quorum import Committee, get_proposer
 from relayer.states import get_positions
 from relayer.tasks import attest
 
@@ -34,7 +34,7 @@ async def step(node: Node) -> bool:
     positions = get_positions(states, {e.vault_id: e.time for e in cut.entries})
     open_packets = node.get_open_packets(positions, committee)
 
-    slot = get_slot(progress.base_k, progress.since, now, node.patience_s, len(committee.operators))
+    slot = attest.follow_peers(node, committee)
     is_mine = _is_mine(node, committee, slot)
     key = keccak256(compute_digest(cut) + compute_digest(open_packets) + repr(progress.base_k).encode())
     is_idle = progress.since is None or not is_mine
