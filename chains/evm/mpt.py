@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
+from chains.evm.keccak import keccak256
 from messages.errors import Rejected
-from messages.hashing import keccak256
 
 RlpItem: TypeAlias = "bytes | list[RlpItem]"
 
@@ -25,9 +25,11 @@ MAX_STATE_NODE_BYTES = 1024
 """A full branch takes 532 bytes, a leaf of the state or of storage less."""
 MAX_RLP_DEPTH = 64
 
+_EMPTY_NODE = b"\x80"  # some sources list the root node of an empty trie
 _FULL_BRANCH_BYTES = 532
 _FULL_BRANCH_HEAD = b"\xf9\x02\x11"
 _FULL_BRANCH_MARKS = b"\xa0" * 16 + b"\x80"
+_PLAIN_LENGTHS = {0, 32}
 _NIBBLES = {digit: value for value, digit in enumerate("0123456789abcdef")}
 
 
@@ -142,7 +144,7 @@ def verify_trie_path(
         raise Rejected(
             "more nodes than a path can have", got=count, expected=f"<= {MAX_NODES}", reason="too_many_nodes"
         )
-    if root == EMPTY_ROOT and not count:
+    if root == EMPTY_ROOT and (not count or list(nodes) == [_EMPTY_NODE]):
         return None
     used = 0
     at = 0
@@ -188,20 +190,40 @@ def verify_trie_path(
 
 
 def _decode_node(data: bytes) -> list[RlpItem]:
-    if data == b"\x80":  # the root node of an empty trie
-        return []
-    node = decode_rlp(data)
-    if not isinstance(node, list):
-        raise Rejected("a node is a list", got=data[:64], reason="bad_node")
-    return node
+    """Return the items of a node; the same as `decode_rlp`, with a short way for the two items that nodes are made of."""
+    size = len(data)
+    if size > 57 and data[0] == 0xF8 and data[1] == size - 2:
+        at = 2
+    elif size > 258 and data[0] == 0xF9 and data[1] << 8 | data[2] == size - 3:
+        at = 3
+    elif size and 0xC0 <= data[0] <= 0xF7 and data[0] == 0xBF + size:
+        at = 1
+    else:  # not the canonical head of a list of this size: let the strict decoder say why
+        node = decode_rlp(data)
+        if not isinstance(node, list):
+            raise Rejected("a node is a list", got=data[:64], reason="bad_node")
+        return node
+    items: list[RlpItem] = []
+    while at < size:
+        first = data[at]
+        if first == 0xA0 and at + 33 <= size:
+            items.append(data[at + 1 : at + 33])
+            at += 33
+        elif first == 0x80:
+            items.append(b"")
+            at += 1
+        else:
+            item, at = _decode_item(data, at, size, MAX_RLP_DEPTH - 1)
+            items.append(item)
+    return items
 
 
 def _walk_node(node: list[RlpItem], path: str, at: int) -> bytes | tuple[RlpItem, int] | None:
     """Return the value (None: proven absent) if the walk ends in a node, else the reference to the next node and the place."""
-    if not node:
-        return None
     if len(node) == 17:
-        if not all(map(_is_reference, node[:16])):
+        children = node[:16]
+        is_plain = set(map(type, children)) == {bytes} and set(map(len, children)) <= _PLAIN_LENGTHS
+        if not is_plain and not all(map(_is_reference, children)):
             raise Rejected("branch with a child that is neither hash nor short node", reason="bad_node")
         if at == len(path):
             value = node[16]
@@ -227,7 +249,7 @@ def _is_reference(item: RlpItem) -> bool:
     """Ask whether an item may stand for a child: nothing, a hash, or a node whose RLP is shorter than a hash."""
     if isinstance(item, bytes):
         return len(item) in {0, 32}
-    return len(encode_rlp(item)) < 32
+    return len(item) in {2, 17} and len(encode_rlp(item)) < 32
 
 
 def _decode_hex_prefix(encoded: bytes) -> tuple[bool, str]:
