@@ -29,6 +29,7 @@ from trie.hexary import HexaryTrie
 from messages.errors import Rejected
 
 GAS_LIMIT = 36_000_000
+MAX_REMEMBERED_CALLS = 256
 GAS_BASE_FEE_WEI = 1_000_000_000
 MIN_BASE_FEE_WEI = 100_000_000
 """Floor of the base fee. On the real chain it sinks to 7 wei when blocks are empty, and then fee rules are never exercised."""
@@ -141,6 +142,7 @@ class SimChain:
         self._chaindb = Chain.chaindb_class(self._db)
         self._context = ChainContext(self.chain_id)
         self._consensus = ConsensusContext(self._db)
+        self._calls: dict[tuple[Any, ...], CallResult] = {}
         self._by_hash: dict[bytes, SimBlock] = {}
         self._by_transaction: dict[bytes, tuple[SimBlock, int]] = {}
         header = PragueVM.create_genesis_header(
@@ -361,7 +363,20 @@ class SimChain:
         gas: int = GAS_LIMIT,
         slot: int | None = None,
     ) -> CallResult:
-        """Execute without a transaction on the state after ``block``, in the context of a block at ``slot`` on top of it."""
+        """Execute without a transaction on the state after ``block``, in the context of a block at ``slot`` on top of it.
+
+        The same question is answered from memory: several endpoints and several relayers ask for the same estimate.
+        """
+        key = (block.hash, to, data, sender, value, gas, slot)
+        if key not in self._calls:
+            if len(self._calls) >= MAX_REMEMBERED_CALLS:
+                self._calls.clear()
+            self._calls[key] = self._run_call(block, to, data, sender, value, gas, slot)
+        return self._calls[key]
+
+    def _run_call(
+        self, block: SimBlock, to: bytes | None, data: bytes, sender: bytes, value: int, gas: int, slot: int | None
+    ) -> CallResult:
         header = block.header if slot is None or slot <= block.slot else self._make_header_on(block, slot)
         state = self._build_state(header.copy(state_root=block.header.state_root))
         create = to is None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -24,6 +25,7 @@ MAX_ANSWER_BYTES = 32 * 1024 * 1024
 """128 light-client updates are about 7 MB of JSON, 10,000 logs with full packets about 25 MB."""
 TIMEOUT_S = 20.0
 MAX_TEXT = 300
+MAX_DEPTH = 32
 
 
 class BeaconTransport(Protocol):
@@ -81,7 +83,7 @@ class HttpExecutionProvider(AsyncBaseProvider):
             verify_status(status, body)
         if not isinstance(answer, dict) or answer.get("jsonrpc") != "2.0":
             raise Rejected("not a JSON-RPC 2.0 answer", got=body[:80], reason="malformed")
-        if answer.get("id") != asked or isinstance(answer.get("id"), bool):
+        if answer.get("id") != asked or type(answer["id"]) is not int:  # True and 1.0 equal 1
             raise Rejected("answer to another request", got=answer.get("id"), expected=asked, reason="wrong_id")
         return answer  # type: ignore[return-value]  # web3's TypedDict; fields are checked by `call`
 
@@ -167,11 +169,33 @@ def verify_status(status: int, body: bytes) -> None:
 
 
 def decode_json(body: bytes) -> Any:
-    """Parse JSON from outside; Rejected ("malformed") for anything else, also for duplicate keys and for NaN."""
+    """Parse JSON from outside; Rejected ("malformed", "depth") for anything else, also for duplicate keys and for NaN.
+
+    The depth is judged before the parser sees the text: a parser that recurses can be made to overflow its stack, which no
+    handler catches where a library has raised the interpreter's recursion limit (py-evm does).
+    """
+    _verify_depth(body)
     try:
         return json.loads(body, object_pairs_hook=_refuse_duplicates, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise Rejected(f"the answer is not JSON: {error}", got=body[:80], reason="malformed") from error
+
+
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+
+
+def _verify_depth(body: bytes) -> None:
+    brackets = _STRING.sub(b"", body).translate(None, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        if not brackets:
+            return
+        # each round takes away the innermost pairs; what does not match stays, and is refused here or by the parser
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    if brackets:
+        raise Rejected(
+            "JSON nested too deep, or brackets that do not match", expected=f"<= {MAX_DEPTH}", reason="depth"
+        )
 
 
 def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
