@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import sys
 
+from py_arkworks_bls12381 import GT, G1Point, Scalar
+
 from bench.figures import Figure, measure_median, measure_pair
 from bench.run import print_figures
 from chains.evm import bls
 from chains.evm.light_client import LightClientConfig, verify_bootstrap, verify_update
 from chains.evm.sim import ManualClock, SimNetwork
 from chains.registry import build_sim_chain
-from py_arkworks_bls12381 import GT, G1Point, Scalar
 
 START = 1_800_000_000
 

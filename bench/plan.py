@@ -91,7 +91,7 @@ def make_state(vault, names: range, definitions, dice: random.Random) -> VaultSt
 
 def run(seconds: float) -> list[Figure]:
     """Seconds of one plan, everything included that a node does to have its own: ledger, market view, plan, digest."""
-    dice = random.Random(1)  # noqa: S311  a book, not a secret
+    dice = random.Random(1)
     vaults = [make_vault(i) for i in range(2)]
     parameters = make_parameters(vaults)
     expired = [make_series(strike, right, START + DAY) for strike, right in ((1900, 1), (2100, 0))]

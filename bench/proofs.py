@@ -76,7 +76,7 @@ def run(seconds: float) -> list[Figure]:
         for _ in range(5):
             rates.append(_get_rate(root, proof, seconds / 5))
             if go is not None:
-                out = subprocess.run(  # noqa: S603  built above
+                out = subprocess.run(
                     [go, case, str(seconds / 5)], capture_output=True, text=True, check=True, env={"GOMAXPROCS": "1"}
                 )
                 go_rates.append(json.loads(out.stdout)["per_second"])
@@ -109,8 +109,8 @@ def _build_go(folder: Path) -> Path | None:
     if shutil.which("go") is None:
         return None
     program = folder / "go_mpt"
-    done = subprocess.run(  # noqa: S603  our own source
-        ["go", "build", "-o", str(program), "."],  # noqa: S607  the toolchain of the PATH is meant
+    done = subprocess.run(
+        ["go", "build", "-o", str(program), "."],
         cwd=GO_FOLDER,
         capture_output=True,
         text=True,

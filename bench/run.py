@@ -15,7 +15,7 @@ BENCHES = ("light_client", "proofs", "fold", "plan")
 
 def run_one(name: str, seconds: float) -> list[Figure]:
     """The figures of one bench, from a fresh interpreter; a bench that fails is a figure of its own."""
-    done = subprocess.run(  # noqa: S603  our own module
+    done = subprocess.run(
         [sys.executable, "-m", f"bench.{name}", str(seconds)], capture_output=True, text=True, check=False
     )
     if done.returncode:
