@@ -366,7 +366,10 @@ def replay(
 
     def run() -> Answer:
         if archive is not None:
-            return replay_file(archive, None if config is None else _load(config).anchors, cut)
+            known = None if config is None else _load(config)
+            return replay_file(
+                archive, None if known is None else known.anchors, None if known is None else known.parameters, cut
+            )
         from relayer.commands.view import open_view
 
         loaded = _load(config or DEFAULT_CONFIG)

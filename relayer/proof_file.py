@@ -27,6 +27,9 @@ MAX_PROOF_BYTES = 32 * 1024 * 1024
 MAX_UPDATES = 1_024
 MAX_PACKETS = 20_000
 
+FRAME_FLAWS = frozenset({"source_client", "destination_client"})
+"""Flaws of a packet that its vault cannot make (messages.bodies.get_packet_flaw)."""
+
 LATEST_SIGNATURE_S = 10 * 86_400
 """A claim is judged this long after the header it leads to, or now if that is earlier: an old record stays checkable, while
 each step still has to follow the one before it within the light client's trusting period."""
@@ -172,6 +175,12 @@ def verify_proof(proof: ProofFile, judge: Judge, now: int) -> VerifiedFact:
             got=proof.head_sequence,
             expected=after.sequence,
             reason="head_number",
+        )
+    flaw = next((f.void for f in facts if f.void in FRAME_FLAWS), "")
+    if flaw:
+        # No right vault writes another frame: the head was proven, but not of the vault that the anchor names.
+        raise Rejected(
+            "the packets carry the name of another vault than the anchor", got=flaw, expected="", reason="wrong_vault"
         )
     return VerifiedFact(
         facts[0],

@@ -18,8 +18,8 @@ from messages.amounts import format_units
 SHORTEST_ID = 8
 """Hex digits of a shortened id, at least."""
 
-PLAIN_WIDTH = 200
-"""Width of tables where no terminal says its own."""
+PLAIN_WIDTH = 4_000
+"""Width allowed to tables where no terminal says its own: they take what they need and nothing is cut."""
 
 
 @dataclass(frozen=True)

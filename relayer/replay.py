@@ -10,7 +10,7 @@ Pure but for the iterator it reads from: no store, no network.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -138,6 +138,8 @@ class Replay:
         now: unix seconds at which claims are judged; None: the time at which the archive says it was written.
         only_cut: judge only the proposals whose cut digest begins with these bytes.
         recorded: facts of the node itself by (vault id, sequence), to be compared with what comes out; None: nothing to compare.
+        believed_parameters: digests of the parameter sets that the checker believes (they name the first operators); None: those
+            of the archive.
     """
 
     def __init__(
@@ -148,12 +150,14 @@ class Replay:
         now: int | None = None,
         only_cut: bytes = b"",
         recorded: Callable[[bytes, int], bytes | None] | None = None,
+        believed_parameters: Collection[bytes] | None = None,
     ) -> None:
         self._make_judge = make_judge
         self._compute_plan = compute_plan
         self._now = now
         self._only_cut = only_cut
         self._recorded = recorded
+        self._believed_parameters = believed_parameters
         self._chains: dict[str, _Chain] = {}
         self._vaults: dict[bytes, _Chain] = {}
         self._parameters: dict[bytes, Parameters] = {}
@@ -279,6 +283,8 @@ class Replay:
 
     def _apply_parameters(self, record: ArchivedParameters) -> None:
         digest = compute_digest(record.parameters)
+        if self._believed_parameters is not None and digest not in self._believed_parameters:
+            self._differences.append(f"parameters 0x{digest.hex()} are not those that the checker believes")
         self._parameters[digest] = record.parameters
         self._initial[digest] = {get_vault_id(v): get_initial_state(v) for v in record.parameters.vaults}
         if sorted(self._initial[digest]) != sorted(self._vaults):

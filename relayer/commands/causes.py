@@ -145,8 +145,8 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
         "Deposit to bring maintenance margin above 0; trades and withdrawals wait until then.",
     ),
     "no_cash": (
-        "the buyer has not the cash for the premium at that vault",
-        "Deposit at that vault, then take the offer again.",
+        "the account has not the cash for it at that vault (a premium has to lie there; a withdrawal may be moved there first)",
+        "For a trade: deposit at that vault and take the offer again. For a withdrawal: wait for the move, or ask for less.",
     ),
     "no_house_inventory": (
         "the house has too little of this token at this vault, or its limit of shortfalls there is reached",

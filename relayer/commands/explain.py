@@ -125,7 +125,8 @@ class _Explainer:
             sections.append(section)
         packets = [p for p in view.store.get_packets() if (p.vault_id, p.sequence) == (vault_id, number)]
         sections += [self._explain_packet(p) for p in packets]
-        if not packets:
+        is_next = number <= view.newest_states[vault_id].inbox_sequence + 1
+        if not packets and (is_next or fact is None):
             sections.append(self._explain_unplanned(vault_id, number))
         return sections
 

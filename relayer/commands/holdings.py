@@ -74,7 +74,7 @@ def show_positions(view: View, wanted: str | None, *, is_full: bool) -> Answer:
 
 
 def _get_system(view: View) -> list[Portfolio]:
-    return [Portfolio(who, tuple((v, who) for v in view.vault_ids)) for who in (HOUSE, INSURANCE)]
+    return [Portfolio(who, tuple((v, who) for v in view.shown_vault_ids)) for who in (HOUSE, INSURANCE)]
 
 
 def _get_name(portfolio: bytes) -> str:
@@ -102,7 +102,7 @@ def _get_lines(view: View, speaker: Speaker, portfolio: Portfolio) -> list[dict[
             }
         )
 
-    for vault_id, account in portfolio.places:
+    for vault_id, account in sorted(portfolio.places, key=lambda p: (speaker.chain(p[0]), p)):
         state = view.ledger.states[vault_id]
         for kind, balances in (("cash", state.free), ("claimable", state.claimable)):
             for (owner, asset), units in sorted(balances.items()):
@@ -270,7 +270,8 @@ def show_margin(view: View, wanted: str, what_if: str | None, *, is_full: bool) 
     decimals, unit = speaker.class_decimals[context.currency], get_text(context.currency)
     market = context.view if shift.is_none else apply_shift(context.view, shift)
     parts: list[tuple[str, Any]] = []
-    for vault_id in sorted({vault for vault, _ in portfolio.places}):
+    here = {vault for vault, _ in portfolio.places}
+    for vault_id in (v for v in view.shown_vault_ids if v in here):
         places = [p for p in portfolio.places if p[0] == vault_id]
         book = context.make_book(places, context.get_place_dues(places))
         parts.append((speaker.chain(vault_id), book))
@@ -290,7 +291,7 @@ def show_margin(view: View, wanted: str, what_if: str | None, *, is_full: bool) 
         "together": total,
         "saved_initial": saved,
         "spots": _get_spots(market),
-        "trust": [{"chain": speaker.chain(v), **view.get_trust(v)} for v in view.vault_ids],
+        "trust": [{"chain": speaker.chain(v), **view.get_trust(v)} for v in view.shown_vault_ids],
     }
     tables = [_make_margin_table([*lines, total], unit)]
     if isinstance(together, MarginResult):
@@ -298,9 +299,9 @@ def show_margin(view: View, wanted: str, what_if: str | None, *, is_full: bool) 
     head = f"Margin of {speaker.names(portfolio.id)}, prices of {format_time(view.market.now)}"
     if not shift.is_none:
         head += f", WHAT IF spot x {shift.spot} and volatility x {shift.volatility}"
-    spots = ", ".join(f"{name} {text}" for name, text in data["spots"].items())
+    spots = ", ".join(_describe_spot(spot) for spot in data["spots"])
     closing = [f"Spot: {spots or 'none'}"]
-    if saved:
+    if saved and Decimal(saved):
         closing.append(f"Initial margin together is better by {_group(saved)} {unit} than the chains apart.")
     closing += [
         f"Trust of {r['chain']}: {' , '.join(speaker.trust(view.find_vault(r['chain'])))}" for r in data["trust"]
@@ -353,12 +354,20 @@ def _get_saving(apart: list[Any], together: Any, decimals: int) -> str:
     return _floor(together.initial - sum((r.initial for r in apart), Decimal(0)), decimals)
 
 
-def _get_spots(market: MarketView) -> dict[str, str]:
-    return {
-        get_text(u): format_amount(mark.spot_e8, 8)
-        + ("" if not mark.states else f" ({', '.join(sorted(s.value for s in mark.states))})")
+def _get_spots(market: MarketView) -> list[dict[str, Any]]:
+    return [
+        {
+            "underlying": get_text(u),
+            "spot_e8": str(mark.spot_e8),
+            "problems": sorted(state.value for state in mark.states),
+        }
         for u, mark in sorted(market.underlyings.items())
-    }
+    ]
+
+
+def _describe_spot(spot: dict[str, Any]) -> str:
+    problems = f" ({', '.join(spot['problems'])})" if spot["problems"] else ""
+    return f"{spot['underlying']} {format_amount(int(spot['spot_e8']), 8)}{problems}"
 
 
 def _make_margin_table(lines: list[dict[str, Any]], unit: str) -> Table:

@@ -63,7 +63,7 @@ def show_plan(view: View, *, is_full: bool) -> Answer:
         "packets": packets,
         "notes": notes,
         "netting": netting,
-        "cut": [{"chain": speaker.chain(v), **view.get_trust(v)} for v in view.vault_ids],
+        "cut": [{"chain": speaker.chain(v), **view.get_trust(v)} for v in view.shown_vault_ids],
     }
     rows = []
     for packet in packets:

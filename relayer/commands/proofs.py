@@ -15,7 +15,7 @@ from typing import Any
 
 from chains.base import Head, Point
 from messages.digests import compute_committee_id, compute_vault_id
-from messages.documents import Plan, Proposal, compute_digest, decode_document
+from messages.documents import Parameters, Plan, Proposal, compute_digest, decode_document
 from messages.errors import Conflict, Rejected
 from messages.packet import compute_commitment
 from messages.wire import decode_envelope
@@ -407,7 +407,9 @@ def replay_store(view: View, anchors: Mapping[bytes, Anchor], cut: str | None, *
     )
 
 
-def replay_file(path: Path, anchors: Mapping[bytes, Anchor] | None, cut: str | None) -> Answer:
+def replay_file(
+    path: Path, anchors: Mapping[bytes, Anchor] | None, parameters: Parameters | None, cut: str | None
+) -> Answer:
     """Compute an archive file again, on any machine; exit code 1 where it is damaged, false, or differs.
 
     Raises:
@@ -420,7 +422,8 @@ def replay_file(path: Path, anchors: Mapping[bytes, Anchor] | None, cut: str | N
         chosen, _ = _choose_anchor(anchor, compute_vault_id(anchor.chain, anchor.vault_account), anchors, None)
         return make_judge(chosen)
 
-    replay = Replay(judge_by_config, _compute_plan, only_cut=_parse_cut(cut))
+    believed_digests = None if parameters is None else (compute_digest(parameters),)
+    replay = Replay(judge_by_config, _compute_plan, only_cut=_parse_cut(cut), believed_parameters=believed_digests)
     try:
         with path.open("rb") as source:
             report, failure = _run(replay, read_archive(source))

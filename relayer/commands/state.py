@@ -24,7 +24,7 @@ def show_status(view: View, *, is_full: bool) -> Answer:
     Exit code 1 where something is halted or a chain has no proven state.
     """
     speaker = Speaker(view, is_full=is_full)
-    chains = [_describe_chain(view, speaker, vault_id) for vault_id in view.vault_ids]
+    chains = [_describe_chain(view, speaker, vault_id) for vault_id in view.shown_vault_ids]
     k = view.store.get_number("base_k")
     committee = view.committee
     halts: list[dict[str, Any]] = [
@@ -195,8 +195,12 @@ def get_packet_state(view: View, packet: PacketRecord) -> tuple[str, str]:
         )
     last = transactions[-1]
     if last.sent_at is None:
-        return "prepared", f"transaction {last.signed.tx_id} is stored and not handed over yet"
-    return "sent", f"transaction {last.signed.tx_id} is {last.outcome}; only a proven Ack counts"
+        return "prepared", f"transaction {_shorten(last.signed.tx_id)} is stored and not handed over yet"
+    return "sent", f"transaction {_shorten(last.signed.tx_id)} is {last.outcome}; only a proven Ack counts"
+
+
+def _shorten(tx_id: str) -> str:
+    return tx_id if len(tx_id) <= 20 else f"{tx_id[:18]}.."
 
 
 def get_inbox_kind(value: bytes) -> str:
@@ -211,7 +215,7 @@ def get_inbox_kind(value: bytes) -> str:
 def show_packets(view: View, chain: str | None, last: int, *, is_full: bool) -> Answer:
     """Settlement packets with their state, and the newest outbox packets of each vault."""
     speaker = Speaker(view, is_full=is_full)
-    vault_ids = view.vault_ids if chain is None else (view.find_vault(chain),)
+    vault_ids = view.shown_vault_ids if chain is None else (view.find_vault(chain),)
     inbox = [_describe_inbox(view, speaker, p) for p in view.store.get_packets() if p.vault_id in vault_ids]
     inbox = sorted(inbox, key=lambda p: (p["chain"], p["sequence"], p["k"]))[-last * len(vault_ids) :]
     outbox = []

@@ -165,6 +165,8 @@ class View:
         self.parameters = parameters
         self.vaults: Mapping[bytes, VaultParameters] = {get_vault_id(v): v for v in parameters.vaults}
         self.vault_ids = tuple(sorted(self.vaults))
+        self.shown_vault_ids = tuple(sorted(self.vault_ids, key=lambda v: (self.vaults[v].chain, v)))
+        """The same in the order of chain names, for people."""
         self.committee_id = compute_committee_id(self.vault_ids)
         self.states = VaultStates(store, parameters)
         last = store.get_last_record_time()
