@@ -16,6 +16,7 @@ from itertools import count
 from typing import Any, Protocol
 
 import aiohttp
+from web3.exceptions import Web3Exception
 from web3.providers.async_base import AsyncBaseProvider
 from web3.types import RPCEndpoint, RPCResponse
 
@@ -112,8 +113,9 @@ async def call(provider: AsyncBaseProvider, method: str, params: Sequence[Any], 
             answer: Any = await provider.make_request(RPCEndpoint(method), list(params))
     except TimeoutError as error:
         raise Unavailable(f"no answer to {method}", expected=f"within {timeout_s} s", reason="timeout") from error
-    except OSError as error:
-        raise Unavailable(f"no connection for {method}: {error}", reason="unreachable") from error
+    except (OSError, aiohttp.ClientError, Web3Exception) as error:
+        # other providers than ours raise their libraries' errors; their texts may hold the URL with its key
+        raise Unavailable(f"no connection for {method}: {type(error).__name__}", reason="unreachable") from error
     if not isinstance(answer, dict):
         raise Rejected("not a JSON-RPC answer", got=type(answer).__name__, reason="malformed")
     failure = answer.get("error")
@@ -152,8 +154,8 @@ async def get(
             return await transport.get(path, params or {})
     except TimeoutError as error:
         raise Unavailable(f"no answer to {path}", expected=f"within {timeout_s} s", reason="timeout") from error
-    except OSError as error:
-        raise Unavailable(f"no connection for {path}: {error}", reason="unreachable") from error
+    except (OSError, aiohttp.ClientError) as error:
+        raise Unavailable(f"no connection for {path}: {type(error).__name__}", reason="unreachable") from error
 
 
 def verify_status(status: int, body: bytes) -> None:

@@ -14,6 +14,7 @@ from chains.evm.codec import (
     encode_vault_args,
 )
 from chains.evm.sim import ManualClock, SimNetwork
+from chains.evm.sim_rpc import Lies
 from chains.registry import build_sim_chain
 from contracts.evm import get_artifact
 from messages.bodies import InboxBody, make_inbox_packet
@@ -123,6 +124,10 @@ class EvmHarness:
                 lies.equivocate = True
             case _:
                 raise ValueError(kind)
+
+    def be_honest(self) -> None:
+        for endpoint in self.network.endpoints:
+            vars(endpoint.lies).update(vars(Lies()))
 
     def get_source(self, index: int) -> str:
         return self.network.endpoints[index].name

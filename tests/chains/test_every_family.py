@@ -4,13 +4,16 @@ A harness is a simulated chain with the real vault on it, a funded user, four op
     chain, start, clock, checkpoint      a `chains.base.Chain` with a submitter, the vault's start cursor, a clock to move, the checkpoint
     make_chain(), now(), bootstrap(), get_update(trusted, index), get_source(index)
     deposit(amount), mine(), finalize(), reorg(), certify(sequence, body, timeout_s)
-    lie(index, kind)                     for each kind named in this file; change_packet(claim)
+    lie(index, kind), be_honest()        for each kind named in this file; change_packet(claim)
     update_reasons                       which reason the family gives for each of BAD_UPDATES
 """
 
+import asyncio
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from chains import base
 from chains.base import Outcome, SignedTx
@@ -24,6 +27,7 @@ HARNESSES = {"evm": EvmHarness}
 BAD_UPDATES = ["bad_signature", "too_few", "future", "forged_state"]
 LIES_ABOUT_PACKETS = ["withhold_all", "withhold_some", "forge_packet", "removed", "forge_head", "forge_number"]
 LIES_ABOUT_HEADERS = [*BAD_UPDATES, "wrong_chain"]
+ANY_LIE = [None, *LIES_ABOUT_PACKETS, *LIES_ABOUT_HEADERS, "down", "stall"]
 HEARTBEAT = Execute(bytes(32), (), ())
 
 
@@ -251,6 +255,38 @@ async def credit_what_is_told(harness, source, trusted):
     height = harness.chain.verifier.get_point(trusted).height
     claims = await harness.chain.reader.packets(source, base.Span(0, head.sequence, 0, height))
     return [int.from_bytes(claim.packet.payloads[0].value[-32:], "big") for claim in claims]
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.sampled_from(ANY_LIE), st.sampled_from(ANY_LIE), st.booleans()), min_size=2, max_size=4))
+@pytest.mark.parametrize("make", HARNESSES.values(), ids=HARNESSES)
+def test_whatever_the_sources_say_in_whatever_order_facts_are_the_deposits_e1(make, rounds):
+    asyncio.run(live_through(make(), rounds))
+
+
+async def live_through(harness, rounds):
+    """Rounds of (lie of the first source, lie of the second, is the deposit reorganised); then one honest round."""
+    trusted, cursor, made, seen = await harness.bootstrap(), harness.start, [], []
+    for number, (first, second, is_reorganised) in enumerate([*rounds, (None, None, False)], 1):
+        harness.be_honest()
+        harness.deposit(number)
+        made.append(number)
+        if is_reorganised:
+            harness.reorg()
+        harness.finalize()
+        for index, kind in enumerate((first, second)):
+            if kind:
+                harness.lie(index, kind)
+        harness.chain = harness.make_chain()
+        try:
+            trusted, _ = await advance(harness, trusted)
+            collected = await base.collect(harness.chain, trusted, cursor, 0)
+        except Unavailable:
+            continue
+        cursor = collected.cursor
+        seen += get_amounts(collected.facts)
+        assert seen == made[: len(seen)]
+    assert seen == made
 
 
 # ---- finality ---------------------------------------------------------------------------------------------------------

@@ -10,6 +10,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from web3.exceptions import BadResponseFormat
+from web3.providers.async_base import AsyncBaseProvider
 
 from chains import base
 from chains.evm import codec
@@ -279,6 +281,33 @@ async def test_a_vault_that_does_not_exist_yet_proves_nothing(harness):
     assert head == nobody
     with pytest.raises(Rejected):
         chain.verifier.verify_head(trusted, head, proof)
+
+
+@pytest.mark.parametrize("depth", [1, 2, 7, 40])
+async def test_a_reorg_of_any_depth_before_finality_reverts_no_credit_g1(harness, depth):
+    """Polygon, 2023-02-22: 157 blocks. Nothing is believed before it is final, so there is nothing to take back."""
+    trusted = (await base.bootstrap(harness.chain, harness.now()))[1]
+    for amount in range(1, depth + 1):
+        harness.deposit(amount)
+        advanced = await base.advance(harness.chain, trusted, harness.now())
+        trusted = advanced.steps[-1][1] if advanced.steps else trusted
+    assert (await base.collect(harness.chain, trusted, harness.start, 0)).facts == ()
+    harness.network.reorg(depth)
+    assert not any(block.transactions for block in harness.network.chain.blocks[-depth:])
+    harness.finalize()
+    trusted = (await base.advance(harness.chain, trusted, harness.now())).steps[-1][1]
+    collected = await base.collect(harness.chain, trusted, harness.start, 0)
+    assert [fact.body.amount for fact in collected.facts] == list(range(1, depth + 1))
+
+
+async def test_errors_of_a_foreign_provider_are_ours_and_tell_no_address(harness):
+    class Foreign(AsyncBaseProvider):
+        async def make_request(self, *_):
+            raise BadResponseFormat("http://node/secret-key said nonsense")
+
+    with pytest.raises(Unavailable) as caught:
+        await call(Foreign(), "eth_chainId", [])
+    assert "secret-key" not in str(caught.value)
 
 
 # ---- HTTP -------------------------------------------------------------------------------------------------------------
