@@ -2,9 +2,11 @@
 
 What a light client can check is true here: beacon headers form a chain; each state root is the root of a `BeaconState` tree in
 which the finalized checkpoint, the two sync committees and the execution payload header stand at their places; the
-committee of 512 seats signs with BLS under the domain of the fork in force. What no light client can see is left out: validators,
-attestations and the other fields of state and body are opaque 32-byte leaves.
+committee of 512 seats signs with BLS under the domain of the fork in force. What no light client can see is left out: validators
+and attestations.
 
+* The body is that of a block without operations, so that a whole block can be told too (`BeaconBlock.to_full_json`); of the state,
+  fields that no light client sees are opaque.
 * A committee's 512 seats are held by a few keys, so that one multiplication by the sum of the participating keys signs for all.
 * Finality is that of a healthy chain: in epoch E the checkpoint of epoch E - 2 is finalized, and its root is that of the newest
   block at or before the first slot of that epoch. A schedule may shorten epochs and periods, never this rule.
@@ -20,12 +22,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from hashlib import sha256
-from typing import Any
+from typing import Any, Protocol
 
 from py_arkworks_bls12381 import G1Point, G2Point, Scalar
 
 from chains.evm.forks import Fork, ForkSchedule
-from chains.evm.sim_chain import SimBlock
 from messages.errors import Rejected
 
 BLS_ORDER = 0x73EDA753299D7D483339D80809A1D80553BDA402FFFE5BFEFFFFFFFF00000001
@@ -34,14 +35,39 @@ DOMAIN_SYNC_COMMITTEE = bytes.fromhex("07000000")
 DISTINCT_KEYS = 16
 FINALITY_LAG_EPOCHS = 2
 MAX_UPDATES_PER_ANSWER = 128
+MAX_KEPT_UPDATES = 512
 
 # Places of the fields a light client proves; the rest is opaque.
 STATE_GENESIS_TIME, STATE_GENESIS_ROOT, STATE_SLOT, STATE_FORK, STATE_LATEST_HEADER = range(5)
 STATE_FINALIZED, STATE_CURRENT_COMMITTEE, STATE_NEXT_COMMITTEE, STATE_EXECUTION = 20, 22, 23, 24
 STATE_FIELDS = {Fork.DENEB: 28, Fork.ELECTRA: 37, Fork.FULU: 38}
-BODY_FIELDS = {Fork.DENEB: 12, Fork.ELECTRA: 13, Fork.FULU: 13}
-BODY_SYNC_AGGREGATE, BODY_EXECUTION = 8, 9
+BODY_EXECUTION = 9
 BODY_GRAFFITI = 2
+
+
+class PayloadBlock(Protocol):
+    """What is needed of an execution block: `sim_chain.SimBlock`, or one that `sidecar` read from a node.
+
+    ``header`` has py-evm's field names; each of ``transactions`` has its encoding in ``raw``.
+    """
+
+    @property
+    def slot(self) -> int: ...  # noqa: D102  see the class
+
+    @property
+    def number(self) -> int: ...  # noqa: D102
+
+    @property
+    def hash(self) -> bytes: ...  # noqa: D102
+
+    @property
+    def timestamp(self) -> int: ...  # noqa: D102
+
+    @property
+    def header(self) -> Any: ...  # noqa: D102
+
+    @property
+    def transactions(self) -> Sequence[Any]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -88,6 +114,7 @@ class BeaconBlock:
     state_leaves: tuple[bytes, ...]
     body_leaves: tuple[bytes, ...]
     execution: Mapping[str, Any]
+    transactions: tuple[bytes, ...]
     fork: Fork
     finalized_epoch: int
     finalized_root: bytes
@@ -110,6 +137,35 @@ class BeaconBlock:
     def get_state_branch(self, place: int) -> list[bytes]:
         """Siblings of a field of the state, from the bottom up."""
         return _branch(self.state_leaves, place)
+
+    def to_full_json(self) -> dict[str, Any]:
+        """SignedBeaconBlock in the Beacon API form (`getBlockV2`), as {version, data}; proposers of this chain do not sign."""
+        payload = {k: v for k, v in self.execution.items() if k not in {"transactions_root", "withdrawals_root"}}
+        payload |= {"transactions": [_hex(raw) for raw in self.transactions], "withdrawals": []}
+        body: dict[str, Any] = {
+            "randao_reveal": _hex(bytes(96)),
+            "eth1_data": {"deposit_root": _hex(bytes(32)), "deposit_count": "0", "block_hash": _hex(bytes(32))},
+            "graffiti": _hex(self.body_leaves[BODY_GRAFFITI]),
+            "proposer_slashings": [],
+            "attester_slashings": [],
+            "attestations": [],
+            "deposits": [],
+            "voluntary_exits": [],
+            "sync_aggregate": {"sync_committee_bits": _hex(bytes(64)), "sync_committee_signature": _hex(bytes(96))},
+            "execution_payload": payload,
+            "bls_to_execution_changes": [],
+            "blob_kzg_commitments": [],
+        }
+        if self.fork >= Fork.ELECTRA:
+            body["execution_requests"] = {"deposits": [], "withdrawals": [], "consolidations": []}
+        message = {
+            "slot": str(self.slot),
+            "proposer_index": str(self.proposer),
+            "parent_root": _hex(self.parent_root),
+            "state_root": _hex(self.state_root),
+            "body": body,
+        }
+        return {"version": self.fork.name.lower(), "data": {"message": message, "signature": _hex(bytes(96))}}
 
     def to_json(self) -> dict[str, Any]:
         """LightClientHeader in the Beacon API form."""
@@ -142,7 +198,7 @@ class BeaconSim:
     """
 
     schedule: ForkSchedule
-    genesis: SimBlock
+    genesis: PayloadBlock
     seed: bytes = b"optsettle sim"
     participation: int | None = None
     finality_stalled: bool = False
@@ -175,7 +231,7 @@ class BeaconSim:
         """The newest beacon block."""
         return self.blocks[-1]
 
-    def add(self, block: SimBlock) -> BeaconBlock:
+    def add(self, block: PayloadBlock) -> BeaconBlock:
         """Make and keep the beacon block that carries an execution block."""
         made = self.make(block, self.blocks[-1] if self.blocks else None)
         self.blocks.append(made)
@@ -190,7 +246,7 @@ class BeaconSim:
 
     def make(
         self,
-        block: SimBlock,
+        block: PayloadBlock,
         parent: BeaconBlock | None,
         *,
         graffiti: bytes = b"",
@@ -206,7 +262,7 @@ class BeaconSim:
         proposer = _derive(self.seed + b"proposer", block.slot) % 1024
         execution, execution_root = _describe_payload(block)
 
-        body = [_opaque(fork, b"body", i) for i in range(BODY_FIELDS[fork])]
+        body = _get_empty_body(fork)
         body[BODY_GRAFFITI] = sha256(graffiti).digest()
         body[BODY_EXECUTION] = execution_root
         body_leaves = _pad(body)
@@ -227,15 +283,26 @@ class BeaconSim:
         state[STATE_NEXT_COMMITTEE] = self.get_committee(period + 1).root
         state[STATE_EXECUTION] = execution_root
         return BeaconBlock(
-            block.slot, proposer, parent_root, _pad(state), body_leaves, execution, fork, final_epoch, final_root
+            block.slot,
+            proposer,
+            parent_root,
+            _pad(state),
+            body_leaves,
+            execution,
+            tuple(bytes(t.raw) for t in block.transactions),
+            fork,
+            final_epoch,
+            final_root,
         )
 
     def _get_finalized(self, epoch: int, parent: BeaconBlock | None) -> tuple[int, bytes]:
         before = (parent.finalized_epoch, parent.finalized_root) if parent else (0, bytes(32))
         target = epoch - FINALITY_LAG_EPOCHS
-        if self.finality_stalled or target <= before[0]:
+        slot = target * self.schedule.preset.slots_per_epoch
+        # a chain whose first block lies late has no block for the checkpoints before it
+        if self.finality_stalled or target <= before[0] or not self.blocks or self.blocks[0].slot > slot:
             return before
-        return target, self.get_block_at(target * self.schedule.preset.slots_per_epoch).root
+        return target, self.get_block_at(slot).root
 
     def get_block_at(self, slot: int) -> BeaconBlock:
         """The newest block at or before a slot."""
@@ -297,6 +364,8 @@ class BeaconSim:
         key = attested.root + (b"\x01" if committee else b"\x00") + b"%d" % (self.participation or 0)
         if key not in self._updates:
             finalized = self._by_root.get(attested.finalized_root)
+            if len(self._updates) >= MAX_KEPT_UPDATES:
+                del self._updates[next(iter(self._updates))]
             self._updates[key] = self.make_update(attested, finalized, committee=committee)
         return self._updates[key]
 
@@ -323,6 +392,8 @@ class BeaconSim:
                 return {"data": self._get_spec()}
             case ["eth", "v1", "beacon", "headers", name]:
                 return self._get_header(name, slot)
+            case ["eth", "v2", "beacon", "blocks", name]:
+                return self._get_named(name, slot).to_full_json()
             case ["eth", "v1", "beacon", "light_client", "bootstrap", root]:
                 return self._get_bootstrap(root)
             case ["eth", "v1", "beacon", "light_client", "updates"]:
@@ -354,17 +425,32 @@ class BeaconSim:
         return spec
 
     def _get_header(self, name: str, slot: int) -> dict[str, Any]:
+        block = self._get_named(name, slot)
+        finalized = self.get_finalized(slot)
+        header = {"message": block.to_json()["beacon"], "signature": _hex(bytes(96))}
+        return {
+            "execution_optimistic": False,
+            "finalized": finalized is not None and block.slot <= finalized.slot,
+            "data": {"root": _hex(block.root), "canonical": True, "header": header},
+        }
+
+    def _get_named(self, name: str, slot: int) -> BeaconBlock:
+        """A block by "head", "genesis", "finalized", slot or root."""
         if name == "head":
-            block = self.get_block_at(slot)
-        elif name == "finalized":
+            return self.get_block_at(slot)
+        if name == "genesis":
+            return self.blocks[0]
+        if name == "finalized":
             finalized = self.get_finalized(slot)
             if finalized is None:
                 raise BeaconError(404, "nothing is finalized yet")
-            block = finalized
-        else:
-            block = self._find(name)
-        message = block.to_json()["beacon"]
-        return {"data": {"root": _hex(block.root), "canonical": True, "header": {"message": message}}}
+            return finalized
+        if name.isdecimal() and len(name) <= 20:
+            block = self.get_block_at(int(name))
+            if block.slot != int(name):
+                raise BeaconError(404, "block not found")
+            return block
+        return self._find(name)
 
     def _find(self, root: str) -> BeaconBlock:
         try:
@@ -416,7 +502,7 @@ class BeaconSim:
 # ---- execution payload ------------------------------------------------------------------------------------------------
 
 
-def _describe_payload(block: SimBlock) -> tuple[dict[str, Any], bytes]:
+def _describe_payload(block: PayloadBlock) -> tuple[dict[str, Any], bytes]:
     """ExecutionPayloadHeader of deneb to fulu: its Beacon API form and its hash_tree_root."""
     header = block.header
     transactions = _list_root([_bytes_root(t.raw, 25) for t in block.transactions], 20, len(block.transactions))
@@ -501,6 +587,33 @@ def _u64(number: int) -> bytes:
 
 def _compute_header_root(slot: int, proposer: int, parent_root: bytes, state_root: bytes, body_root: bytes) -> bytes:
     return _merkle([_u64(slot), _u64(proposer), parent_root, state_root, body_root])
+
+
+@lru_cache(maxsize=8)
+def _get_empty_leaves(fork: Fork) -> tuple[bytes, ...]:
+    electra = fork >= Fork.ELECTRA
+    leaves = [
+        _ZERO[2],  # randao_reveal: 96 bytes
+        _ZERO[2],  # eth1_data: three fields
+        _ZERO[0],
+        _list_root([], 4, 0),  # proposer_slashings
+        _list_root([], 0 if electra else 1, 0),  # attester_slashings
+        _list_root([], 3 if electra else 7, 0),  # attestations
+        _list_root([], 4, 0),  # deposits
+        _list_root([], 4, 0),  # voluntary_exits
+        _hash(_ZERO[1], _ZERO[2]),  # sync_aggregate: 64 bytes of bits, 96 bytes of signature
+        _ZERO[0],
+        _list_root([], 4, 0),  # bls_to_execution_changes
+        _list_root([], 12, 0),  # blob_kzg_commitments
+    ]
+    if electra:
+        leaves.append(_merkle([_list_root([], 13, 0), _list_root([], 4, 0), _list_root([], 1, 0)]))
+    return tuple(leaves)
+
+
+def _get_empty_body(fork: Fork) -> list[bytes]:
+    """Leaves of a body without operations; graffiti and payload are filled in by the caller (BeaconBlockBody, presets of main-net)."""
+    return list(_get_empty_leaves(fork))
 
 
 @lru_cache(maxsize=256)
