@@ -16,6 +16,7 @@ import fcntl
 import hashlib
 import os
 import sqlite3
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,16 +52,14 @@ def decode_u64(data: bytes) -> int:
 
 
 def compute_chain_hash(stream: bytes, i: int, previous: bytes, *parts: bytes) -> bytes:
-    """H_i = SHA-256(domain, stream, i, H_{i-1}, record) with the length before every part.
+    """H_i = SHA-256(domain, lengths, stream, i, H_{i-1}, record): the lengths first, so that nothing can shift.
 
     SHA-256 and not keccak: nobody outside ever sees these hashes, and it is about ten times faster here, so that the whole
     chain can be checked at every start (docs/decisions/0020).
     """
-    h = hashlib.sha256(b"optsettle/store/1")
-    for part in (stream, encode_u64(i), previous, *parts):
-        h.update(len(part).to_bytes(8, "big"))
-        h.update(part)
-    return h.digest()
+    fields = (stream, i.to_bytes(8, "big"), previous, *parts)
+    lengths = struct.pack(f">{len(fields)}Q", *map(len, fields))
+    return hashlib.sha256(b"".join((b"optsettle/store/1", lengths, *fields))).digest()
 
 
 def verify_sqlite_version(version: tuple[int, ...], *, is_single_writer: bool) -> None:
