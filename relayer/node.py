@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -29,6 +29,7 @@ from messages.wire import Envelope, ReplayGuard, decode_envelope, encode_envelop
 from relayer.clock import Clock, Wake
 from relayer.gossip import Gossip
 from relayer.keys import Signer
+from relayer.mailbox import Mailbox
 from relayer.rules.ledger import Ledger, VaultState, compute_ledger, get_state_at, get_vault_id
 from relayer.rules.plan import PlanResult
 from relayer.rules.quorum import MAX_PROPOSAL_ENVELOPE_BYTES, Ballot, Committee, Fate, get_fate, get_quorum_votes
@@ -37,7 +38,9 @@ from relayer.store import PacketRecord, Store
 
 MESSAGE_KINDS = ("proposal", "vote", "signed_plan", "evidence", "archive_request", "archive_packets")
 MAX_INBOX = 4096
-"""Messages that wait to be read; beyond it the oldest go, as gossip promises nothing and everything is published again."""
+"""Messages that wait to be read; beyond it the loudest topic loses its oldest: all that matters is published again."""
+
+MAX_INBOX_BYTES = 64 * 1024 * 1024
 
 MAX_PEER_PACKETS = 50_000
 
@@ -140,14 +143,15 @@ class Node:
         self.timing = timing
         self.states = VaultStates(store, parameters)
         self.guard = ReplayGuard()
-        self.inbox: deque[bytes] = deque(maxlen=MAX_INBOX)
-        self.dropped_messages = 0
+        self.inbox = Mailbox(MAX_INBOX, MAX_INBOX_BYTES)
+        self._gathered: list[Blame] | None = None
         self.inbox_wake = Wake(f"{name}/attest")
         self.settle_wake = Wake(f"{name}/settle")
         self.submit_wake = Wake(f"{name}/submit")
         self.watch_wakes = {vault_id: Wake(f"{name}/watch {c.chain_id}") for vault_id, c in self.chains.items()}
         self.peer_packets: dict[bytes, dict[int, Claim]] = {}
         self.asked_archive: dict[bytes, int] = {}
+        self.served_archive: dict[bytes, tuple[int, int]] = {}  # operator -> second, answers in it
         self.submit_not_before: dict[tuple[bytes, int, bytes], int] = {}
         # Newest light-client state per chain, decoded once: this process is the only writer of the store.
         self.trusted: dict[str, Any] = {}
@@ -240,11 +244,14 @@ class Node:
         """Where messages of a kind travel."""
         return f"optsettle/{self.committee_id.hex()[:16]}/{kind}"
 
-    def receive(self, _topic: str, data: bytes) -> None:
-        """Handler of the carrier: keep the bytes, wake the reader; nothing is parsed here."""
-        if len(self.inbox) == MAX_INBOX:
-            self.dropped_messages += 1
-        self.inbox.append(data)
+    def receive(self, topic: str, data: bytes) -> None:
+        """Handler of the carrier: keep the bytes in their topic's lane, wake the reader; nothing is parsed here."""
+        self.inbox.put(topic, data)
+        self.inbox_wake.set()
+
+    def publish_soon(self) -> None:
+        """Say everything unfinished again now: the carrier was away, and what it was given then may be lost."""
+        self.progress.last_publish_at = 0
         self.inbox_wake.set()
 
     async def publish(self, kind: str, document: Any) -> None:
@@ -264,7 +271,22 @@ class Node:
 
     def blame(self, chain: str, source: str, reason: str, detail: str) -> None:
         """Record what a source did wrong."""
-        self.store.record_blames([Blame(chain, source, reason, detail)], self.clock.now())
+        blame = Blame(chain, source, reason, detail)
+        if self._gathered is not None:
+            self._gathered.append(blame)
+        else:
+            self.store.record_blames([blame], self.clock.now())
+
+    @contextlib.contextmanager
+    def gather_blames(self) -> Iterator[None]:
+        """Record the blames of a bounded piece of work in one transaction: a flood of bad messages is no flood of fsyncs."""
+        gathered: list[Blame] = []
+        self._gathered = gathered
+        try:
+            yield
+        finally:
+            self._gathered = None
+            self.store.record_blames(gathered, self.clock.now())
 
     def halt(self, subject: str, error: Conflict) -> None:
         """Stop a subject durably."""

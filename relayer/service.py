@@ -76,6 +76,8 @@ class Service:
         self._journal = journal
         self._unsubscribe: list[Callable[[], None]] = []
         self._is_stopping = False
+        self.last_steps: dict[str, int] = {}
+        """When each loop of `run` last ended a step: a loop that hangs is seen by its silence."""
 
     @classmethod
     def open(
@@ -173,12 +175,14 @@ class Service:
         ]
         async with asyncio.TaskGroup() as group:
             for name, wake, period_s, step in loops:
-                group.create_task(clock.run(f"{node.name}/{name}", self._loop(wake, period_s, step)))
+                group.create_task(clock.run(f"{node.name}/{name}", self._loop(name, wake, period_s, step)))
 
-    async def _loop(self, wake: Wake, period_s: float, step: Callable[[], Awaitable[str]]) -> None:
+    async def _loop(self, name: str, wake: Wake, period_s: float, step: Callable[[], Awaitable[str]]) -> None:
         backoff_s = 0.0
+        self.last_steps[name] = self.node.clock.now()
         while not self._is_stopping:
             result = await step()
+            self.last_steps[name] = self.node.clock.now()
             if result == StepResult.UNAVAILABLE:
                 backoff_s = min(self.node.timing.backoff_max_s, max(period_s, backoff_s * 2))
             else:

@@ -71,15 +71,16 @@ PRICE_MEMORY_S = 9_000
 """How far back prices are offered to a snapshot: the newest of each feed and a reference of up to two hours before."""
 ARCHIVE_BATCH = 256
 ARCHIVE_BATCH_BYTES = 400_000
+ARCHIVE_ANSWERS_PER_S = 8
+"""Per operator that asks: a request is small and its answer is not."""
 
 
 async def step(node: Node) -> None:
     """Read the mail, look again at proposals that had to wait, say again what others may have missed."""
-    for _ in range(MESSAGES_PER_STEP):
-        if not node.inbox:
-            break
-        data = node.inbox.popleft()
-        await run_step(node, "node", "gossip", lambda data=data: read(node, data))  # type: ignore[misc]  # bound now
+    with node.gather_blames():
+        for _ in range(min(MESSAGES_PER_STEP, len(node.inbox))):
+            _, data = node.inbox.take()
+            await run_step(node, "node", "gossip", lambda data=data: read(node, data))  # type: ignore[misc]  # bound now
     if node.inbox:
         node.inbox_wake.set()
     for slot, envelope in sorted(node.progress.waiting.items()):
@@ -631,11 +632,16 @@ async def accept_evidence(node: Node, envelope: Envelope, body: bytes) -> None:
 
 async def accept_archive_request(node: Node, envelope: Envelope, body: bytes) -> None:
     """Serve outbox packets with the inbox packets they answer, in bounded batches (protocol.md 12)."""
-    del envelope
     request = decode_document(ArchiveRequest, body)
     if request.vault_id not in node.chains:
         raise Rejected("a request for an unknown vault", got=request.vault_id, reason="unknown_vault")
     if request.after_sequence < 0 or node.store.get_cursor(request.vault_id).sequence <= request.after_sequence:
+        return
+    now = node.clock.now()
+    second, answers = node.served_archive.get(envelope.operator, (0, 0))
+    answers = answers + 1 if second == now else 1
+    node.served_archive[envelope.operator] = now, answers
+    if answers > ARCHIVE_ANSWERS_PER_S:
         return
     packets: list[bytes] = []
     answered: list[bytes] = []
