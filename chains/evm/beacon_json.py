@@ -45,6 +45,7 @@ MAX_NODE_BYTES = 1 << 17
 MAX_STORAGE_PROOFS = 64
 MAX_DEPTH = 32
 
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _HEX = re.compile(r"0[xX](?:[0-9a-fA-F]{2})*")
 _NUMBER = re.compile(r"0x[0-9a-fA-F]{1,64}|[0-9]{1,78}")
 _ZERO_CHUNK = bytes(32)
@@ -75,15 +76,29 @@ def decode_json(data: bytes, max_bytes: int = MAX_JSON_BYTES) -> Any:
     """Return the value of JSON bytes; Rejected ("size", "bad_json") for floats, duplicate keys, deep nesting or no JSON."""
     if len(data) > max_bytes:
         raise Rejected("JSON too large", got=len(data), expected=f"<= {max_bytes}", reason="size")
+    _verify_depth(data)
     try:
+        text = data.decode()
         return json.loads(
-            data, parse_float=_refuse_number, parse_constant=_refuse_number, object_pairs_hook=_build_object
+            text, parse_float=_refuse_number, parse_constant=_refuse_number, object_pairs_hook=_build_object
         )
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # also UnicodeDecodeError, and integers beyond the interpreter's limit
+    except (ValueError, RecursionError) as error:  # Unicode errors, JSON errors, integers with too many digits
         raise _refuse("not readable", got=str(error)[:80]) from error
+
+
+def _verify_depth(data: bytes) -> None:
+    """Refuse nesting before the parser sees it: where the recursion limit was raised, the parser overruns the stack of the process.
+
+    A backslash outside a string stops the parser at that place, so that what lies between quotes is what the parser takes for strings.
+    """
+    outside = b"".join(data.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
+    brackets = outside.translate(None, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        if not brackets:
+            return
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    if brackets:
+        raise _refuse("nested too deep, or brackets that do not match", expected=f"<= {MAX_DEPTH}")
 
 
 def _refuse_number(text: str) -> Any:

@@ -225,10 +225,10 @@ def _walk_node(node: list[RlpItem], path: str, at: int) -> bytes | tuple[RlpItem
         is_plain = set(map(type, children)) == {bytes} and set(map(len, children)) <= _PLAIN_LENGTHS
         if not is_plain and not all(map(_is_reference, children)):
             raise Rejected("branch with a child that is neither hash nor short node", reason="bad_node")
+        value = node[16]
+        if not isinstance(value, bytes):
+            raise Rejected("the value of a branch is no string", reason="bad_node")
         if at == len(path):
-            value = node[16]
-            if not isinstance(value, bytes):
-                raise Rejected("the value of a branch is no string", reason="bad_node")
             return value or None
         child = node[_NIBBLES[path[at]]]
         return (child, at + 1) if child else None

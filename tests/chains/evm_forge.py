@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import sha256
 
 from py_arkworks_bls12381 import G1Point, Scalar
@@ -53,7 +53,7 @@ def build_tree(leaves: Mapping[int, bytes], salt: bytes) -> tuple[bytes, dict[in
     """Return the root of a tree with ``leaves`` at their generalised indices, and the branch of each."""
     inner = {gindex >> level for gindex in leaves for level in range(1, gindex.bit_length())}
 
-    @lru_cache(maxsize=None)
+    @cache
     def node(gindex: int) -> bytes:
         if gindex in leaves:
             return leaves[gindex]
@@ -142,7 +142,7 @@ class Forge:
         attested_slot: int,
         finalized_slot: int | None = None,
         *,
-        next_committee: SyncCommittee | None | bool = True,
+        next_committee: SyncCommittee | bool | None = True,
         signature_slot: int | None = None,
         participants: int | None = None,
         version: bytes | None = None,
@@ -163,7 +163,9 @@ class Forge:
         attested, branches = self.make_header_with_branches(attested_slot, leaves)
         unsigned = Update(
             attested=attested,
-            aggregate=SyncAggregate(build_bits(self.size if participants is None else participants, self.size), bytes(96)),
+            aggregate=SyncAggregate(
+                build_bits(self.size if participants is None else participants, self.size), bytes(96)
+            ),
             signature_slot=attested_slot + 1 if signature_slot is None else signature_slot,
             finalized=finalized,
             finality_branch=branches.get(gindices.finalized_root, ()),
