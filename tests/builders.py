@@ -47,7 +47,8 @@ from messages.outbox import Claim, Cursor, Fact, ProvenHead, TrustTier, compute_
 from messages.packet import Packet, compute_commitment
 from relayer.rules.ledger import VaultState, get_vault_id
 
-START = 1_800_000_000  # a Friday; a multiple of 60 and of 3,600
+START = 1_800_000_000  # a multiple of 60 and of 3,600
+EXAMPLE_STAMP = START - 60
 DAY = 86_400
 USDC = encode_name("USDC")
 ETH = encode_name("ETH")
