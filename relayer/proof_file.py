@@ -169,7 +169,7 @@ def verify_proof(proof: ProofFile, judge: Judge, now: int) -> VerifiedFact:
     if proof.sequence < 1:
         raise Rejected("packets are numbered from 1", got=proof.sequence, reason="bad_sequence")
     after, facts = fold(cursor, claims, proven, judge.limits)
-    if after.sequence != proof.head_sequence:
+    if (after.sequence, after.head) != (proof.head_sequence, proof.head):
         raise Rejected(
             "the head is after another packet than the file says",
             got=proof.head_sequence,

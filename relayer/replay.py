@@ -261,7 +261,7 @@ class Replay:
         proof = chain.judge.codec.decode_proof(record.proof)
         proven = chain.judge.verifier.verify_head(trusted, Head(record.sequence, record.head), proof)
         chain.cursor, facts = fold(chain.cursor, chain.claims, proven, chain.judge.limits)
-        if chain.cursor.sequence != record.sequence:
+        if (chain.cursor.sequence, chain.cursor.head) != (record.sequence, record.head):
             raise Rejected(
                 "the head is after another packet",
                 got=record.sequence,

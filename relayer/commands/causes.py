@@ -217,7 +217,10 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     ),
     "request_waiting": ("the withdrawal waits for a decision", "`relayer plan --dry-run` shows what comes next."),
     "request_replaced": ("a newer request of the same account and token replaced it", "Look at the newer request."),
-    "request_lapsed": ("the request is older than 24 hours and lapsed", "Ask again."),
+    "request_lapsed": (
+        "the request is older than 24 hours and lapsed",
+        "Ask again at the vault; a request is good for 24 hours.",
+    ),
     "withdrawal_done": (
         "the withdrawal was allowed: the tokens can be claimed at the vault by anyone for the owner",
         "Call `claim(account, asset)` at the vault.",

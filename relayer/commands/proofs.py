@@ -18,7 +18,7 @@ from messages.digests import compute_committee_id, compute_vault_id
 from messages.documents import Parameters, Plan, Proposal, compute_digest, decode_document
 from messages.errors import Conflict, Rejected
 from messages.packet import compute_commitment
-from messages.wire import decode_envelope
+from messages.wire import Envelope, decode_envelope, verify_envelope
 from relayer.archive import (
     ArchivedParameters,
     ArchivedPlan,
@@ -302,16 +302,17 @@ def iterate_plans(view: View, problems: list[str] | None = None) -> Iterator[Rec
     """
     yield ArchivedParameters(view.parameters)
     parameters_digest = compute_digest(view.parameters)
-    proposals: list[Proposal] = []
+    proposals: list[tuple[Proposal, Envelope]] = []
     for digest, body in view.store.iterate_documents("proposal"):
         with _noting(f"proposal {hex_of(digest)}", problems):
-            proposal = decode_document(Proposal, decode_envelope(body, MAX_PROPOSAL_ENVELOPE_BYTES).body)
+            envelope = decode_envelope(body, MAX_PROPOSAL_ENVELOPE_BYTES)
+            proposal = decode_document(Proposal, envelope.body)
             _verify_same(compute_digest(proposal), digest)
-            proposals.append(proposal)
+            proposals.append((proposal, envelope))
     for digest, body in view.store.iterate_documents("plan"):
         with _noting(f"plan {hex_of(digest)}", problems):
             _verify_same(compute_digest(decode_document(Plan, body)), digest)
-    for proposal in sorted(proposals, key=lambda p: (p.k, p.r)):
+    for proposal, envelope in sorted(proposals, key=lambda item: (item[0].k, item[0].r)):
         if proposal.parameters_digest != parameters_digest:
             continue
         states = {e.vault_id: view.states.get_at(e.vault_id, e.outbox_sequence) for e in proposal.cut.entries}
@@ -323,6 +324,8 @@ def iterate_plans(view: View, problems: list[str] | None = None) -> Iterator[Rec
         committee = Committee(
             compute_committee_id(sorted(ledger.states)), newest.operator_epoch, newest.operators, newest.threshold
         )
+        with _noting(f"the envelope of proposal ({proposal.k}, {proposal.r})", problems):
+            verify_envelope(envelope, committee.operators, committee.id)
         ballot = Ballot(proposal.k, view.store.get_votes(proposal.plan_digest))
         votes = get_quorum_votes(ballot, proposal.plan_digest, committee)
         if votes:
@@ -334,7 +337,7 @@ def _noting(what: str, problems: list[str] | None) -> Iterator[None]:
     try:
         yield
     except Rejected as error:
-        text = f"{what} is not what was recorded under this digest: {error}"
+        text = f"{what} is not what was recorded: {error}"
         if problems is None:
             raise Rejected(text, reason="chain_broken") from error
         problems.append(text)
