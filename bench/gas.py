@@ -219,8 +219,8 @@ Code: {size:,} bytes of {MAX_CODE_BYTES:,} (EIP-170); creation code {len(artifac
 
 {_format(inbox)}
 
-A position leg costs what a cash leg costs, and up to 22,100 more when it changes an account's count of negative positions
-from or to nothing. A new balance, position or window is a fresh storage slot: 22,100 instead of 5,000.
+A position leg costs about what a cash leg costs, and a second storage slot when it changes how many negative positions an account has.
+A balance, position or window that was nothing before is a fresh storage slot: 17,100 gas more.
 
 ## recv by size of the committee
 

@@ -30,6 +30,12 @@ interface Token:
     def transferFrom(owner: address, to: address, amount: uint256) -> bool: nonpayable
 
 
+struct Leg:
+    kind: uint256  # 0 cash, 1 position
+    account: bytes32
+    id: bytes32  # asset or series
+    delta: int256
+
 struct Payload:
     source_port: String[32]
     destination_port: String[32]
@@ -248,7 +254,8 @@ caps: HashMap[bytes32, uint256[3]]
 settlement_windows: HashMap[bytes32, uint256]
 withdrawal_windows: HashMap[bytes32, uint256]
 
-# Sums of one packet. The first key is 2 * inbox sequence + leg kind: two packets in one transaction never share one.
+# Sums of one packet, keyed by its inbox sequence (sums: 2 * sequence + leg kind), so that two packets in one transaction
+# share nothing: of all deltas by asset or series, and of what counts against the caps of an asset.
 sums: transient(HashMap[uint256, HashMap[bytes32, int256]])
 debits: transient(HashMap[uint256, HashMap[bytes32, uint256]])
 
@@ -646,7 +653,9 @@ def recv(packet: Bytes[PACKET_BYTES], signatures: Bytes[MAX_OPERATORS * 65]):
     self._require(block.timestamp < timeout and timeout <= block.timestamp + DAY, "timeout")
     # 4. signatures
     c: Control = self._control()
-    commitment: bytes32 = self._commitment(H_CLEARING, timeout, sha256(slice(packet, HEAD_BYTES, size)))
+    # alone in its statement: the copy of the value is the last thing in memory, so an unused rest costs nothing
+    value_hash: bytes32 = sha256(slice(packet, HEAD_BYTES, size))
+    commitment: bytes32 = self._commitment(H_CLEARING, timeout, value_hash)
     digest: bytes32 = self._digest(
         keccak256(
             abi_encode(
@@ -750,93 +759,104 @@ def _is_canonical(size: uint256) -> bool:
     return kind == UNPAUSE and words == 1
 
 
+@view
+@internal
+def _leg(first: uint256, i: uint256) -> Leg:
+    # leg i of Execute, whose legs begin at word `first`
+    return abi_decode(slice(msg.data, VALUE_AT + 32 * first + 128 * i, 128), Leg)
+
+
 @internal
 def _execute(sequence: uint256) -> uint256:
     """
     @return R_NONE after all legs were applied, or the first reason against it, with nothing written
     """
-    prices: uint256 = self._number(4)
-    legs: uint256 = self._number(5 + 2 * prices)
-    first: uint256 = 6 + 2 * prices
+    first: uint256 = self._number(4) * 2 + 6
+    legs: uint256 = self._number(first - 1)
+    cash_legs: uint256 = 0  # they come first
     news: int256[MAX_LEGS] = empty(int256[MAX_LEGS])  # free or position after the packet
-    last_kind: uint256 = 0
-    last_account: uint256 = 0  # less than any account, so the first leg is in order
-    last_id: uint256 = 0
+    open_sums: uint256 = 0  # assets and series whose legs so far do not sum to 0
+    charged: DynArray[bytes32, MAX_LEGS] = []  # assets with settlement debits
+    last: Leg = empty(Leg)  # less than any leg, because no account is 0
     for i: uint256 in range(legs, bound=MAX_LEGS):
-        kind: uint256 = self._number(first + 4 * i)
-        account: bytes32 = self._word(first + 4 * i + 1)
-        id: bytes32 = self._word(first + 4 * i + 2)
-        delta: int256 = convert(self._word(first + 4 * i + 3), int256)
-        is_house: bool = self._is_house(account)
-        if kind > 1:
+        leg: Leg = self._leg(first, i)
+        is_house: bool = self._is_house(leg.account)
+        if leg.kind > 1:
             return R_LEG_KIND
-        if delta == 0:
+        if leg.delta == 0:
             return R_ZERO
-        if delta > convert(M96, int256) or delta < -convert(M96, int256):
+        if leg.delta > convert(M96, int256) or leg.delta < -convert(M96, int256):
             return R_RANGE
-        if not is_house and not self._is_native(account):
+        if not is_house and not self._is_native(leg.account):
             return R_ACCOUNT
-        a: uint256 = convert(account, uint256)
-        n: uint256 = convert(id, uint256)
-        if kind < last_kind or (kind == last_kind and (a < last_account or (a == last_account and n <= last_id))):
+        if not self._is_ascending(last, leg):
             return R_ORDER
-        last_kind = kind
-        last_account = a
-        last_id = n
+        last = leg
         new: int256 = 0
-        if kind == 0:
-            if not self._has_caps(id):
+        if leg.kind == 0:
+            cash_legs += 1
+            if not self._has_caps(leg.id):
                 return R_ASSET
-            new = convert(self.balances[account][id] & M96, int256) + delta
+            new = convert(self.balances[leg.account][leg.id] & M96, int256) + leg.delta
             if new < 0:
                 return R_CASH
             if new > convert(M96, int256):
                 return R_OVERFLOW
-            if delta < 0 and not is_house:
-                self.debits[2 * sequence][id] += convert(-delta, uint256)
+            if leg.delta < 0 and not is_house:
+                debit: uint256 = self.debits[sequence][leg.id]
+                if debit == 0:
+                    charged.append(leg.id)
+                self.debits[sequence][leg.id] = debit + convert(-leg.delta, uint256)
         else:
-            known: uint256 = self.series[id]
+            known: uint256 = self.series[leg.id]
             if known == 0:
                 return R_SERIES
-            old: int256 = convert(self.position[account][id], int256)
-            new = old + delta
+            old: int256 = convert(self.position[leg.account][leg.id], int256)
+            new = old + leg.delta
             if known != DUE and not is_house:
-                # only towards 0: delta against the sign of old, and no further than 0
-                if (old > 0 and (delta > 0 or new < 0)) or (old < 0 and (delta < 0 or new > 0)) or old == 0:
+                # only towards 0: against the sign of old, and no further than 0
+                if old == 0 or (old > 0) == (leg.delta > 0) or (new != 0 and (old > 0) != (new > 0)):
                     return R_DIRECTION
             if new > convert(max_value(int128), int256) or new < convert(min_value(int128), int256):
                 return R_OVERFLOW
         news[i] = new
-        self.sums[2 * sequence + kind][id] += delta
-
-    for i: uint256 in range(legs, bound=MAX_LEGS):
-        if self.sums[2 * sequence + self._number(first + 4 * i)][self._word(first + 4 * i + 2)] != 0:
-            return R_SUM
-
-    windows: uint256[MAX_LEGS] = empty(uint256[MAX_LEGS])  # at the first leg of each charged asset: its new window
-    for i: uint256 in range(legs, bound=MAX_LEGS):
-        if self._number(first + 4 * i) != 0:
-            break  # cash legs come first
-        asset: bytes32 = self._word(first + 4 * i + 2)
-        debit: uint256 = self.debits[2 * sequence][asset]
-        if debit != 0:
-            self.debits[2 * sequence][asset] = 0
-            caps: Caps = self._caps(asset)
-            windows[i] = self._charge(self.settlement_windows[asset], debit, caps)
-            if debit > caps.per_packet or windows[i] == 0:
-                return R_CAP
+        sum: int256 = self.sums[2 * sequence + leg.kind][leg.id]
+        if sum == 0:
+            open_sums += 1
+        elif sum + leg.delta == 0:
+            open_sums -= 1
+        self.sums[2 * sequence + leg.kind][leg.id] = sum + leg.delta
+    if open_sums != 0:
+        return R_SUM
+    windows: DynArray[uint256, MAX_LEGS] = []
+    for asset: bytes32 in charged:
+        caps: Caps = self._caps(asset)
+        window: uint256 = self._charge(self.settlement_windows[asset], self.debits[sequence][asset], caps)
+        if window == 0 or self.debits[sequence][asset] > caps.per_packet:
+            return R_CAP
+        windows.append(window)
 
     # every check is passed: write
+    for i: uint256 in range(len(charged), bound=MAX_LEGS):
+        self.settlement_windows[charged[i]] = windows[i]
     for i: uint256 in range(legs, bound=MAX_LEGS):
-        account: bytes32 = self._word(first + 4 * i + 1)
-        id: bytes32 = self._word(first + 4 * i + 2)
-        if self._number(first + 4 * i) == 0:
-            self.balances[account][id] = self.balances[account][id] >> 96 << 96 | convert(news[i], uint256)
-            if windows[i] != 0:
-                self.settlement_windows[id] = windows[i]
+        leg: Leg = self._leg(first, i)
+        if i < cash_legs:
+            self.balances[leg.account][leg.id] = self.balances[leg.account][leg.id] >> 96 << 96 | convert(news[i], uint256)
         else:
-            self._set_position(account, id, news[i])
+            self._set_position(leg.account, leg.id, news[i])
     return R_NONE
+
+
+@pure
+@internal
+def _is_ascending(last: Leg, leg: Leg) -> bool:
+    # strictly, by (kind, account, id) as numbers
+    if leg.kind != last.kind:
+        return leg.kind > last.kind
+    if leg.account != last.account:
+        return convert(leg.account, uint256) > convert(last.account, uint256)
+    return convert(leg.id, uint256) > convert(last.id, uint256)
 
 
 @internal
@@ -909,7 +929,7 @@ def _decide_withdrawal(id: bytes32, account: bytes32, asset: bytes32, sequence: 
     terms: uint256 = self.requests[account][asset].terms
     amount: uint256 = terms & M96
     payee: bytes32 = treasurer if account == HOUSE else account
-    used: uint256 = self.debits[2 * sequence][asset] + amount
+    used: uint256 = self.debits[sequence][asset] + amount
     caps: Caps = self._caps(asset)
     window: uint256 = self._charge(self.withdrawal_windows[asset], amount, caps)
     if (
@@ -920,7 +940,7 @@ def _decide_withdrawal(id: bytes32, account: bytes32, asset: bytes32, sequence: 
         or window == 0
     ):
         return False
-    self.debits[2 * sequence][asset] = used
+    self.debits[sequence][asset] = used
     self.withdrawal_windows[asset] = window
     self.requests[account][asset] = empty(RequestWords)
     self.balances[account][asset] -= amount

@@ -244,8 +244,12 @@ class _Trace:
         holders = {"HOUSE": HOUSE, "INSURANCE": INSURANCE, **self.accounts}
         kinds = {**self.series, **self.dues}
 
-        def get_table(getter: str, columns: Mapping[str, bytes]) -> Json:
-            rows = {a: {c: read(getter, i, j) for c, j in columns.items()} for a, i in holders.items()}
+        def get_table(getter: str, mapping: str, columns: Mapping[str, bytes]) -> Json:
+            # empty slots are seen at once; the getter is asked for the others, which saves most of the time
+            rows = {
+                a: {c: read(getter, i, j) for c, j in columns.items() if self.world.get_entry(mapping, i, j)}
+                for a, i in holders.items()
+            }
             kept = {a: {c: str(n) for c, n in row.items() if n} for a, row in rows.items()}
             return {a: row for a, row in kept.items() if row}
 
@@ -272,11 +276,17 @@ class _Trace:
             "outbox_sequence": read("outbox_sequence"),
             "outbox_head": read("outbox_head").hex(),
             "accepted_at": read("accepted_at"),
-            "free": get_table("free", self.assets),
-            "claimable": get_table("claimable", self.assets),
-            "position": get_table("position", kinds),
-            "series": sorted(name for name, i in self.series.items() if read("series_expiry", i)),
-            "dues": sorted(name for name, i in self.dues.items() if read("is_due", i)),
+            "free": get_table("free", "balances", self.assets),
+            "claimable": get_table("claimable", "balances", self.assets),
+            "position": get_table("position", "position", kinds),
+            "series": sorted(
+                name
+                for name, i in self.series.items()
+                if self.world.get_entry("series", i) and read("series_expiry", i)
+            ),
+            "dues": sorted(
+                name for name, i in self.dues.items() if self.world.get_entry("series", i) and read("is_due", i)
+            ),
             "denoms": [],
             "offers": self.read_offers(names),
             "offer_count": read("offer_count"),
@@ -349,14 +359,15 @@ class _Trace:
         requests: Json = {}
         for account, i in holders.items():
             for asset, j in self.assets.items():
+                if not self.world.get_entry("requests", i, j):
+                    continue
                 request_id, amount, made_at = self.world.vault.read("get_request", i, j)
-                if any(request_id):
-                    requests[request_id.hex()] = {
-                        "account": account,
-                        "asset": asset,
-                        "amount": str(amount),
-                        "made_at": made_at,
-                    }
+                requests[request_id.hex()] = {
+                    "account": account,
+                    "asset": asset,
+                    "amount": str(amount),
+                    "made_at": made_at,
+                }
         return requests
 
 

@@ -106,13 +106,22 @@ class Chain:
         return bytes(address.canonical_address)
 
     def execute(
-        self, to: bytes, data: bytes, sender: bytes = bytes(19) + b"\x99", view: bool = False, gas: int = PLENTY_GAS
+        self,
+        to: bytes,
+        data: bytes,
+        sender: bytes = bytes(19) + b"\x99",
+        view: bool = False,
+        gas: int = PLENTY_GAS,
+        keep: bool = True,
     ) -> Any:
-        """Return the computation of one call; Reverted on failure."""
+        """Return the computation of one call; Reverted on failure. Without ``keep`` the state stays as it was."""
         self._begin(sender, to)
+        snapshot = None if keep else self.env.evm.snapshot()
         computation = self.env.execute_code(
             to_address=Address(to), sender=Address(sender), data=data, is_modifying=not view, gas=gas
         )
+        if snapshot is not None:
+            self.env.evm.revert(snapshot)
         if computation.is_error:
             raise Reverted(read_reason(computation.output))
         return computation
@@ -148,9 +157,9 @@ class Contract:
         """Send a call from ``by`` (20 bytes); Reverted on failure."""
         return self.send(name, self.encode_call(name, *args), by)
 
-    def send(self, name: str, data: bytes, by: bytes, gas: int = PLENTY_GAS) -> Result:
+    def send(self, name: str, data: bytes, by: bytes, gas: int = PLENTY_GAS, keep: bool = True) -> Result:
         """Send raw calldata and decode the outputs of function ``name``; Reverted on failure."""
-        computation = self.chain.execute(self.address, data, sender=by, gas=gas)
+        computation = self.chain.execute(self.address, data, sender=by, gas=gas, keep=keep)
         logs = tuple(
             Log(address, tuple(t.to_bytes(32, "big") for t in topics), data)
             for address, topics, data in computation.get_log_entries()

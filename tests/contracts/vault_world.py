@@ -52,6 +52,14 @@ def pad(address: bytes) -> bytes:
     return address.rjust(32, b"\0")
 
 
+def compute_slot(base: int, *keys: bytes) -> int:
+    """Return the storage slot of a mapping's entry as vyper lays it out: keccak256(slot || key), key by key."""
+    slot = base.to_bytes(32, "big")
+    for key in keys:
+        slot = keccak256(slot + key)
+    return int.from_bytes(slot, "big")
+
+
 def encode_packet(packet: Packet) -> bytes:
     """Return abi.encode of any packet, also of one that `messages` refuses to make; a second encoder beside ours."""
     kind = "(uint64,string,string,uint64,(string,string,string,string,bytes)[])"
@@ -217,6 +225,11 @@ class World:
 
     def get_head(self) -> bytes:
         return self.chain.get_storage(self.vault.address, OUTBOX_HEAD_SLOT).to_bytes(32, "big")
+
+    def get_entry(self, mapping: str, *keys: bytes) -> int:
+        """Return the raw first word of a mapping's entry, e.g. get_entry("balances", account, asset)."""
+        slot = compute_slot(get_artifact("vault").storage_slots[mapping], *keys)
+        return self.chain.get_storage(self.vault.address, slot)
 
     def get_cursors(self) -> int:
         return self.chain.get_storage(self.vault.address, OUTBOX_SEQUENCE_SLOT)

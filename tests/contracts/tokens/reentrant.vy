@@ -7,7 +7,7 @@
 
 balanceOf: public(HashMap[address, uint256])
 target: address
-data: Bytes[1024]
+data: Bytes[4096]
 attempts: public(uint256)
 succeeded: public(uint256)
 
@@ -24,7 +24,7 @@ def approve(spender: address, amount: uint256) -> bool:
 
 
 @external
-def arm(target: address, data: Bytes[1024]):
+def arm(target: address, data: Bytes[4096]):
     self.target = target
     self.data = data
     self.attempts = 0

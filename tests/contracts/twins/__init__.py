@@ -50,8 +50,8 @@ EDITS: tuple[tuple[str, str], ...] = (
     (_ENVELOPE, _ENVELOPE.replace(",\n", " or {no envelope},\n")),
     ("slice(msg.data, 4, 32), uint256) == 64,", "slice(msg.data, 4, 32), uint256) == 64 or {loose calldata},"),
     (_DIGEST, _DIGEST.replace("CHAIN_ID,", "CHAIN_ID or {any chain},")),
-    ("            return R_SUM\n", "            if not {no sum}:\n                return R_SUM\n"),
-    ("                return R_CAP\n", "                if not {no cap}:\n                    return R_CAP\n"),
+    ("        return R_SUM\n", "        if not {no sum}:\n            return R_SUM\n"),
+    ("            return R_CAP\n", "            if not {no cap}:\n                return R_CAP\n"),
     (
         "    self.trades[key] = empty(TradeWords)",
         "    if not {trade stays open}:\n        self.trades[key] = empty(TradeWords)",
