@@ -141,7 +141,8 @@ def get_committee_keys(pubkeys: tuple[bytes, ...]) -> CommitteeKeys:
 
     Remembered for the few committees in use: decompression with its subgroup checks costs twenty times a verification.
     """
-    points = tuple(map(decode_pubkey, pubkeys))
+    known = {pubkey: decode_pubkey(pubkey) for pubkey in dict.fromkeys(pubkeys)}  # a validator may hold several seats
+    points = tuple(known[pubkey] for pubkey in pubkeys)
     total = _INFINITY1
     for point in points:
         total = total + point

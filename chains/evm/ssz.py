@@ -144,7 +144,12 @@ class Bytes(SszType):
         return data
 
     def root(self, value: bytes) -> bytes:  # noqa: D102
-        return merkleize(pack(self.decode(value)))
+        data = self.decode(value)
+        if self.size == 32:  # roots, and the 512 keys of a committee: most of what is hashed
+            return data
+        if 32 < self.size <= 64:
+            return sha256(data.ljust(64, b"\0")).digest()
+        return merkleize(pack(data))
 
     def default(self) -> bytes:  # noqa: D102
         return bytes(self.size)

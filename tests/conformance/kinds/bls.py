@@ -29,7 +29,8 @@ def discover(root: Path) -> Iterator[Case]:
                     case = f"{name}: {test['tcId']} {test['comment']}"
                     yield Case("bls", case, lambda group=group, test=test: run_wycheproof(group, test))
         else:
-            handler = next(part for part in reversed(path.relative_to(root).parts[:-1]) if part in HANDLERS)
+            folders = reversed(path.relative_to(root).parts[:-1])
+            handler = next((part for part in folders if part in HANDLERS), path.parent.name)
             yield Case("bls", name, lambda handler=handler, data=data: run(handler, data))
 
 

@@ -35,8 +35,8 @@ def run(folder: Path) -> None:
     proof = read_yaml(folder / "proof.yaml")
     leaf, gindex = unhex(proof["leaf"]), proof["leaf_index"]
     branch = [unhex(chunk) for chunk in proof["branch"]]
-    fork = next(Fork[part.upper()] for part in folder.parts if part.upper() in Fork.__members__)
-    minimal = next(part for part in folder.parts if part in PRESETS) == "minimal"
+    fork = next(Fork[part.upper()] for part in reversed(folder.parts) if part.upper() in Fork.__members__)
+    minimal = next(part for part in reversed(folder.parts) if part in PRESETS) == "minimal"
     for word, field in LEAVES.items():
         if folder.name.startswith(word):
             assert gindex == getattr(get_gindices(fork), field), f"generalised index of {field}"

@@ -35,8 +35,8 @@ def discover(root: Path) -> Iterator[Case]:
 
 def run(folder: Path) -> None:
     parts = folder.parts
-    fork = next(Fork[part.upper()] for part in parts if part.upper() in Fork.__members__)
-    preset = next(PRESETS[part] for part in parts if part in PRESETS)
+    fork = next(Fork[part.upper()] for part in reversed(parts) if part.upper() in Fork.__members__)
+    preset = next(PRESETS[part] for part in reversed(parts) if part in PRESETS)
     name = folder.parts[-3]
     kind, parse = get_type(name, fork, preset)
     data = read_snappy(folder / "serialized.ssz_snappy")

@@ -24,9 +24,9 @@ def discover(root: Path) -> Iterator[Case]:
 
 @lru_cache(maxsize=4)
 def read_updates(folder: Path) -> tuple[tuple[Update, ...], ForkSchedule]:
-    parts = [part for part in folder.parts if part in PRESETS or part.upper() in Fork.__members__]
-    preset = next(PRESETS[part] for part in parts if part in PRESETS)
-    fork = next(Fork[part.upper()] for part in parts if part.upper() in Fork.__members__)
+    parts = [part for part in reversed(folder.parts) if part in PRESETS or part.upper() in Fork.__members__]
+    preset = next(PRESETS[part] for part in reversed(parts) if part in PRESETS)
+    fork = next(Fork[part.upper()] for part in reversed(parts) if part.upper() in Fork.__members__)
     schedule = ForkSchedule(
         "ranking", 0, bytes(32), 12, preset, ((fork, 0, bytes(4)),), unknown_from_epoch=FAR_FUTURE_EPOCH
     )
