@@ -172,7 +172,8 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
             raise Rejected(
                 "the trusted header is older than Capella and names no execution block", reason="no_execution"
             )
-        slots = [hex(OUTBOX_HEAD_SLOT), hex(CURSORS_SLOT)]
+        # whole words: some nodes (anvil) take no shorter keys
+        slots = [encode_data(slot.to_bytes(32, "big")) for slot in (OUTBOX_HEAD_SLOT, CURSORS_SLOT)]
         try:
             answer = await self._call(
                 source, "eth_getProof", encode_data(self._vault), slots, hex(execution.block_number)

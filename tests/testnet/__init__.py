@@ -1,0 +1,1 @@
+"""Real node processes; skipped where they are not installed."""
