@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from messages.documents import FamilyParameters
+from messages.documents import Amount, CapParameters, FamilyParameters
 from messages.ids import HOUSE, INSURANCE, compute_due_id
 from relayer.rules.ledger import apply_facts, compute_ledger, compute_ledger_digest, get_initial_state
 from relayer.rules.plan import compute_plan_digest
+from relayer.rules.plan_context import Context
 from tests.builders import (
     TOKEN,
     UNIT,
@@ -26,6 +28,7 @@ from tests.vault_model import RevertError
 from tests.world import World
 
 DUE = compute_due_id(USDC)
+OTHER = make_account("other token")
 USERS = ("alice", "bob", "carol", "dave", "mm")
 FAMILIES = (
     FamilyParameters("cosmos", 1800, 24, 256),
@@ -42,15 +45,25 @@ class History:
         count = self.rnd.choice((2, 2, 3))
         families = [self.rnd.choice(("evm", "cosmos", "solana")) for _ in range(count)]
         vaults = [make_vault(i, family=f) for i, f in enumerate(families)]
-        self.world = World(count, parameters=make_parameters(vaults, families=FAMILIES))
+        # a second token of the class at the first vault, finer than the class unit; the token of the second vault may be finer too
+        caps = CapParameters(OTHER, Amount(10**14), Amount(4 * 10**14), Amount(16 * 10**14))
+        vaults[0] = replace(vaults[0], caps=(*vaults[0].caps, caps))
+        parameters = make_parameters(vaults, families=FAMILIES)
+        first, second, *rest = parameters.assets
+        second = replace(second, decimals=self.rnd.choice((6, 7)))
+        other = replace(first, asset=OTHER, decimals=8, caip19=first.caip19 + "0")
+        self.world = World(count, parameters=replace(parameters, assets=(first, other, second, *rest)))
         self.count = count
         w = self.world
         for vault in range(count):
-            w.deposit(HOUSE, 20_000, vault)
+            w.deposit(HOUSE, 300_000, vault)
             w.deposit(INSURANCE, self.rnd.choice((0.5, 3_000)), vault)
             for user in USERS:
                 if self.rnd.random() < 0.8:
                     w.deposit(user, self.rnd.randint(100, 3_000) + self.rnd.randint(0, 999_999) / UNIT, vault)
+            if self.rnd.random() < 0.5:
+                amount = self.rnd.randint(10**10, 10**11)
+                w.vaults[0].deposit(OTHER, amount, self.rnd.choice((HOUSE, INSURANCE, *map(make_account, USERS))))
         for user in USERS:
             if self.rnd.random() < 0.7:
                 for vault in range(count):
@@ -144,9 +157,14 @@ def test_after_any_history_everybody_gets_out_what_is_theirs_and_the_vaults_hold
         due = ledger.dues.get((portfolio.id, USDC), 0)
         for number, (vault_id, account) in enumerate(portfolio.places):
             vault = next(v for v in w.vaults if v.id == vault_id)
-            amount = vault.free.get((account, TOKEN), 0) + (due if number == 0 else 0)
+            scale = 10 ** (
+                next(a.decimals for a in w.parameters.assets if (a.vault_id, a.asset) == (vault_id, TOKEN)) - 6
+            )
+            amount = vault.free.get((account, TOKEN), 0) + (due * scale if number == 0 else 0)
             if amount:
                 vault.request_withdrawal(account, TOKEN, amount)
+            if vault.free.get((account, OTHER), 0):
+                vault.request_withdrawal(account, OTHER, vault.free[account, OTHER])
     for _ in range(12):
         w.advance(60)
         if not history.round(lossy=False):
@@ -155,9 +173,9 @@ def test_after_any_history_everybody_gets_out_what_is_theirs_and_the_vaults_hold
     for vault in w.vaults:
         for account, asset in list(vault.claimable):
             vault.claim(account, asset)
-        left = {account: amount for (account, _), amount in vault.free.items()}
-        assert set(left) <= {HOUSE, INSURANCE}
-        assert vault.held.get(TOKEN, 0) == sum(left.values())
+        assert {account for account, _ in vault.free} <= {HOUSE, INSURANCE}
+        for asset in (TOKEN, OTHER):
+            assert vault.held.get(asset, 0) == sum(amount for (_, a), amount in vault.free.items() if a == asset)
     w.fold()
 
 
@@ -187,6 +205,23 @@ def test_the_order_in_which_chains_are_folded_never_matters(seed):
         w.k -= 1
     assert len(digests) == 1
     assert len(plans) == 1
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.integers(0, 2**32))
+def test_while_prices_stand_still_no_accepted_request_ever_costs_anybody_margin(seed):
+    """Requests are accepted only if good in all outcomes: whatever arrives or is lost, nobody falls below initial margin."""
+    history = History(seed)
+    w = history.world
+    for _ in range(8):
+        for _ in range(5):
+            history.act()
+        w.advance(history.rnd.choice((60, 60, 2_400)))
+        history.round()
+        ledger = w.get_ledger()
+        context = Context(ledger, w.get_market(ledger), w.parameters, w.get_open())
+        for portfolio in ledger.portfolios:
+            assert context.is_initial_good(context.get_book(portfolio))
 
 
 def test_a_dead_chain_holds_up_only_itself():
