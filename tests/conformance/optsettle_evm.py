@@ -23,34 +23,36 @@ Json = Any
 RICH = 2**120  # callers hold what they deposit
 
 
-def _load(path: Path) -> Json:
-    return json.loads(path.read_text())
-
-
-def _find_records(folder: Path, section: str) -> Iterator[tuple[str, Json]]:
-    """Yield (name, content) of every JSON file below ``folder`` that has ``section``, whatever the file is called."""
-    for path in sorted(folder.rglob("*.json")):
-        record = _load(path)
+def _read_files(folder: Path, section: str) -> Iterator[tuple[str, Json]]:
+    """Yield (file name, content) of every JSON object in ``folder`` that has ``section``."""
+    for path in sorted(folder.glob("*.json")):
+        record = json.loads(path.read_text())
         if isinstance(record, dict) and section in record:
-            yield str(path.relative_to(folder)), record
+            yield path.name, record
 
 
 def discover_traces(folder: Path) -> Iterator[Case]:
-    """Yield one case per EVM trace of the files of traces in ``folder``."""
-    for name, record in _find_records(folder, "traces"):
+    """Yield one case per trace of family "evm" in the files of ``folder``."""
+    for name, record in _read_files(folder, "traces"):
         for trace in record["traces"]:
             if trace["family"] == "evm":
                 yield Case("optsettle", f"{name} {trace['id']}", partial(_run_trace, record, trace))
 
 
 def discover_recv(folder: Path) -> Iterator[Case]:
-    """Yield one case per recv_case and creation_case of the files of byte vectors in ``folder``."""
-    for name, record in _find_records(folder, "recv_setup"):
+    """Yield one case per recv_case and creation_case in the files of ``folder``."""
+    for name, record in _read_files(folder, "recv_setup"):
         setup = record["recv_setup"]
+        if setup["family"] != "evm":
+            continue
         for i, case in enumerate(record.get("recv_cases", [])):
             yield Case("optsettle", f"{name} recv_cases[{i}] {case['why']}", partial(_run_recv, setup, case))
         for i, case in enumerate(record.get("creation_cases", [])):
             yield Case("optsettle", f"{name} creation_cases[{i}]", partial(_run_creation, setup, case))
+
+
+def _get_chain_id(caip2: str) -> int:
+    return int(caip2.removeprefix("eip155:"))
 
 
 # ---- recv_cases and creation_cases ------------------------------------------------------------------------------------
@@ -83,8 +85,8 @@ def _create(setup: Json, caps: Mapping[bytes, list[int]]) -> World:
         delay=setup["delay"],
         time=setup["time"],
         at=bytes.fromhex(setup["vault_account"])[12:],
+        chain_id=_get_chain_id(setup["caip2"]),
     )
-    assert setup["caip2"] == "eip155:1"
     assert world.vault.read("vault_id") == world.vault_id
     return world
 
@@ -127,6 +129,13 @@ def _run_creation(setup: Json, case: Json) -> None:
 # ---- traces -----------------------------------------------------------------------------------------------------------
 
 
+class _Names(dict[bytes, str]):
+    """Names of ids; what has none is called by its hex."""
+
+    def __missing__(self, key: bytes) -> str:
+        return key.hex()
+
+
 class _Trace:
     """One trace: names of the vectors on a World of its own."""
 
@@ -156,13 +165,14 @@ class _Trace:
             delay=setup["delay"],
             time=setup["time"],
             deployer=self.accounts["deployer"][12:],
+            chain_id=_get_chain_id(family["caip2"]),
         )
         assert self.world.vault_id.hex() == family["vault_id"]
         # a token that delivers less only where the trace asks for one
         is_short = any("arrived" in step["args"] for step in self.steps)
-        for name in ("USDC", "WETH", "NEW"):
+        for name, expected in self.assets.items():  # in the order of the deployer's nonces
             asset = self.world.deploy_token("short") if is_short else self.world.deploy_token()
-            assert asset == self.assets[name]
+            assert asset == expected
             for owner in {s["by"] for s in self.steps if s["call"] == "deposit" and s["args"]["asset"] == name}:
                 self.world.fund(asset, self.accounts[owner][12:], RICH)
 
@@ -240,8 +250,10 @@ class _Trace:
 
     def read_final(self) -> Json:
         """Return the state of the contract in the words of the vectors: everything that a getter shows."""
-        read, names = self.world.vault.read, {v: k for k, v in self.ids.items()}
+        read, names = self.world.vault.read, _Names({v: k for k, v in self.ids.items()})
         holders = {"HOUSE": HOUSE, "INSURANCE": INSURANCE, **self.accounts}
+        for table in ("free", "claimable", "position"):  # accounts that have no name
+            holders |= {a: bytes.fromhex(a) for a in self.final[table] if a not in holders}
         kinds = {**self.series, **self.dues}
 
         def get_table(getter: str, mapping: str, columns: Mapping[str, bytes]) -> Json:
@@ -254,7 +266,7 @@ class _Trace:
             return {a: row for a, row in kept.items() if row}
 
         threshold, _, paused, epoch, pending_at, pending_threshold, unpause_at, pause_used = read("get_control")
-        operator_names = {v: k for k, v in self.operators.items()}
+        operator_names = _Names({v: k for k, v in self.operators.items()})
 
         def get_operators(pending: bool) -> list[str]:
             return [operator_names[bytes.fromhex(o[2:])] for o in read("get_operators", pending)]

@@ -19,6 +19,7 @@ from messages.bodies import (
     decode_inbox_body,
     encode_body,
 )
+from messages.digests import SECP256K1_N
 from messages.errors import Rejected
 from tests.contracts.harness import Contract, Reverted
 from tests.contracts.setting import (
@@ -132,6 +133,37 @@ def test_every_kind_that_is_not_an_inbox_kind_reverts() -> None:
         if kind < 40 or kind > 250:  # the rest share one branch; signing them all would only cost time
             with pytest.raises(Reverted, match="malformed"):
                 world.bring(packet, world.sign(packet))
+
+
+def _word(number: int) -> bytes:
+    return number.to_bytes(32, "big")
+
+
+GOOD_R, GOOD_S = _word(7), _word(9)
+BAD_SIGNATURES = {
+    "all zero": bytes(65),
+    "r zero": bytes(32) + GOOD_S + b"\x1b",
+    "s zero": GOOD_R + bytes(32) + b"\x1b",
+    "r is the order": _word(SECP256K1_N) + GOOD_S + b"\x1b",
+    "r above the order": _word(2**256 - 1) + GOOD_S + b"\x1b",
+    "s is the order": GOOD_R + _word(SECP256K1_N) + b"\x1b",
+    "s above half the order": GOOD_R + _word(SECP256K1_N // 2 + 1) + b"\x1b",
+    "r is no point": _word(5) + GOOD_S + b"\x1b",
+    **{f"v is {v}": GOOD_R + GOOD_S + bytes([v]) for v in (0, 1, 26, 29, 255)},
+}
+
+
+@pytest.mark.parametrize("bad", BAD_SIGNATURES.values(), ids=BAD_SIGNATURES.keys())
+def test_a_signature_that_nobody_made_is_no_signature(bad: bytes) -> None:
+    world = get_shared_world()
+    packet = world.make_inbox_packet(EMPTY)
+    good = world.sign(packet)
+    for place in range(3):
+        signatures = [*good[:place], bad, *good[place + 1 :]]
+        with pytest.raises(Reverted, match="signatures"):
+            world.send("recv", world.encode_recv(packet, signatures), BOB)
+    with pytest.raises(Reverted, match="signature"):
+        world.write("pause", bad, by=BOB)
 
 
 WORLD: list[World] = []
