@@ -10,12 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from eth_account import Account
-
 from chains.base import Chain, Codec, Verifier
-from chains.evm.reader import EvmEndpoint, EvmReader, ReaderSettings
-from chains.evm.submitter import EvmSubmitter, FeePolicy
-from chains.evm.transport import HttpBeaconTransport, HttpExecutionProvider
 from chains.evm.verifier import EvmCodec, EvmVerifier, build_rules, encode_settings
 from messages.bodies import EVM_LIMITS, Limits
 from messages.errors import Rejected
@@ -23,9 +18,13 @@ from messages.ids import get_evm_account
 
 if TYPE_CHECKING:
     from chains.evm.light_client import LightClientConfig
+    from chains.evm.reader import EvmEndpoint
     from chains.evm.sim import SimNetwork
 
+# Readers and submitters bring client libraries that take seconds to load: commands that only verify must not wait for them.
+
 SIM_PREFIX = "sim:"
+DEFAULT_MAX_FEE_CAP_WEI = 500 * 10**9
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class ChainConfig:
     timeout_s: float = 20.0
     retry_s: float = 0.25
     log_range: int = 10_000
-    max_fee_cap_wei: int = FeePolicy.max_fee_cap_wei
+    max_fee_cap_wei: int = DEFAULT_MAX_FEE_CAP_WEI
 
 
 @dataclass(frozen=True)
@@ -151,6 +150,8 @@ def build_sim_chain(
 def _build_evm_chain(
     config: ChainConfig, submit_key: bytes | None, sims: Mapping[str, Any]
 ) -> Chain[Any, Any, Any, Any]:
+    from chains.evm.reader import EvmReader, ReaderSettings
+
     rules = build_rules(config.chain_id, config.vault_account, config.checkpoint, config.settings)
     if not config.endpoints or config.start_height < 0:
         raise Rejected("a chain needs an endpoint and a start height", got=config.start_height, reason="bad_config")
@@ -158,6 +159,10 @@ def _build_evm_chain(
     number = rules.chain_number
     submitter = None
     if submit_key is not None:
+        from eth_account import Account
+
+        from chains.evm.submitter import EvmSubmitter, FeePolicy
+
         submitter = EvmSubmitter(
             config.chain_id,
             number,
@@ -189,6 +194,9 @@ def _build_evm_chain(
 
 
 def _build_evm_endpoint(endpoint: EndpointConfig, config: ChainConfig, sims: Mapping[str, Any]) -> EvmEndpoint:
+    from chains.evm.reader import EvmEndpoint
+    from chains.evm.transport import HttpBeaconTransport, HttpExecutionProvider
+
     if endpoint.execution_url.startswith(SIM_PREFIX) or endpoint.beacon_url.startswith(SIM_PREFIX):
         name = endpoint.execution_url.removeprefix(SIM_PREFIX)
         network = sims.get(config.chain_id)
