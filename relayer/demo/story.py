@@ -7,8 +7,6 @@ the same balances. Each chapter waits for proofs, never for a transaction to "su
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 from chains.evm.codec import (
     encode_call,
@@ -18,9 +16,7 @@ from chains.evm.codec import (
     encode_request_withdrawal,
     encode_take,
 )
-from messages.bodies import Ack, AckStatus, DecideTrades, DecideWithdrawals, Execute, LegKind
 from messages.ids import HOUSE, compute_due_id
-from messages.outbox import Fact
 from relayer.demo.scenario import Trade, User
 from relayer.demo.world import UNIT, Site, World
 from relayer.rules.vault_state import VaultState
@@ -35,29 +31,12 @@ class Stuck(RuntimeError):
     """The story waited for something that did not happen: a bug, and the demo must not pretend otherwise."""
 
 
-@dataclass
-class Totals:
-    """What the last pages of the demo show; amounts in base units of the class."""
-
-    gross: int = 0
-    moved: int = 0
-    packets: int = 0
-    refused: int = 0
-    legs: int = 0
-    trades_done: int = 0
-    trades_refused: int = 0
-    settlement_price_e8: int = 0
-    notes: list[str] = field(default_factory=list)
-
-
 class Story:
     """Tells the story in a world whose nodes run; ``state`` reads one honest node's fold."""
 
-    def __init__(self, world: World, get_state: Callable[[bytes], VaultState], say: Callable[[str], None]) -> None:
+    def __init__(self, world: World, get_state: Callable[[bytes], VaultState]) -> None:
         self.world = world
         self.get_state = get_state
-        self.say = say
-        self.start = world.clock.now()
         self.offers: dict[str, int] = {}
 
     # ------------------------------------------------------------------ time
@@ -222,25 +201,3 @@ class Story:
 
     def _is_answered(self) -> bool:
         return all(not self.at(site).requests for site in self.world.sites.values())
-
-
-def count_facts(facts: list[Fact], totals: Totals) -> None:
-    """Add the acknowledged packets among ``facts`` to the totals."""
-    for fact in facts:
-        if not isinstance(fact.body, Ack):
-            continue
-        totals.packets += 1
-        if fact.body.status == AckStatus.REFUSED:
-            totals.refused += 1
-            continue
-        body: Any = fact.inbox_body
-        if isinstance(body, Execute):
-            totals.legs += len(body.legs)
-            totals.moved += sum(leg.delta for leg in body.legs if leg.kind == LegKind.CASH and leg.delta > 0)
-            for price in body.prices:
-                totals.settlement_price_e8 = price.price_e8
-        elif isinstance(body, DecideTrades):
-            done = fact.body.bitmap.bit_count()
-            totals.trades_done += done
-        elif isinstance(body, DecideWithdrawals):
-            pass

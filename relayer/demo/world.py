@@ -199,7 +199,7 @@ class World:
             ),
             underlyings=(UnderlyingParameters(self.underlying, self.price_source, "srm", model),),
             families=(FamilyParameters("evm", 1_800, 64, 256),),
-            liquidation=LiquidationParameters(discount_ppm=50_000, step_ppm=500_000),
+            liquidation=LiquidationParameters(discount_ppm=50_000, step_ppm=700_000),
         )
 
     def get_series(self) -> SeriesDefinition:

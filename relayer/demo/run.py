@@ -1,0 +1,427 @@
+"""`relayer demo`: build the world, start four operators from their files, tell the story, show what happened, check it.
+
+The run ends in error if anything is not as it must be: conservation, a chapter that waits in vain, a replay that differs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from messages.bodies import Ack, AckStatus, Execute, LegKind
+from messages.canonical import compute_document_digest
+from messages.digests import get_address
+from messages.errors import RelayerError
+from messages.ids import HOUSE, INSURANCE, compute_due_id
+from messages.outbox import Fact
+from relayer.demo.faults import BUS_FAULTS, DEAD_OPERATOR, KILLED_OPERATOR, reorg_once, spoil_endpoints
+from relayer.demo.operators import Operators
+from relayer.demo.scenario import load_scenario
+from relayer.demo.screen import Screen, show_units
+from relayer.demo.story import MINUTE_S, Story, Stuck
+from relayer.demo.world import DECIMALS, UNIT, Site, World
+from relayer.gossip import Faults, MemoryBus
+from relayer.rules.vault_state import VaultState
+from relayer.rules.views import MarginView, compute_margin_view
+
+ENDPOINTS = 2
+HONEST = 0
+"""The operator whose records are shown; none of the faults are its own."""
+
+
+def run_demo(seed: int, faults: bool, folder: Path | None, as_json: bool, verbose: bool) -> int:
+    """Run the story once.
+
+    Args:
+        seed: another seed gives other numbers.
+        faults: let everything of `relayer.demo.faults` go wrong on the way.
+        folder: where the operators' files go; None: a temporary folder that is kept and named at the end.
+        as_json: one JSON object on stdout, the story on stderr.
+        verbose: the nodes' own log lines on stderr.
+
+    Returns:
+        0, or 1 when the story did not end as it must (it says how).
+    """
+    screen = Screen(as_json=as_json)
+    target = Path(tempfile.mkdtemp(prefix="relayer-demo-")) if folder is None else folder
+    begin = time.perf_counter()
+    try:
+        result = asyncio.run(_Run(seed, faults, target, screen, verbose).tell())
+    except (Stuck, RelayerError) as error:
+        screen.say(f"The demo stopped: {error}")
+        screen.say(f"The operators' files are in {target}")
+        return 1
+    result["seconds"] = round(time.perf_counter() - begin, 1)
+    screen.say(f"All of it in {result['seconds']} s. Files of the four operators: {target}")
+    screen.say(f"Look around:  relayer status -c {target}/op0/relayer.toml   (positions, packets, explain, replay ...)")
+    if as_json:
+        print(json.dumps(result, indent=1))  # noqa: T201  the result of the command
+    return 0 if result["conservation"] == 0 and result["replay"] == "same" else 1
+
+
+class _Run:
+    def __init__(self, seed: int, faults: bool, folder: Path, screen: Screen, verbose: bool) -> None:
+        self.world = World(seed, load_scenario(seed), ENDPOINTS)
+        self.faults = faults
+        self.folder = folder
+        self.screen = screen
+        self.bus = MemoryBus(Faults(), seed)
+        self.operators = Operators(self.world, self.bus, folder, verbose=verbose)
+        self.story = Story(self.world, self._get_state)
+        self.margin_rows: dict[str, Any] = {}
+
+    def _get_state(self, vault_id: bytes) -> VaultState:
+        self.operators.check()
+        return self.operators.services[HONEST].node.states.get_newest(vault_id)
+
+    def _chapter(self, number: int, title: str) -> None:
+        self.screen.chapter(number, title, (self.world.clock.now() - self.world.scenario.start) // MINUTE_S)
+
+    # ------------------------------------------------------------------ the story
+
+    async def tell(self) -> dict[str, Any]:
+        """All chapters; returns the summary."""
+        world, story, say = self.world, self.story, self.screen.say
+        plan = world.scenario
+        await world.build()
+        await world.pass_time(30 * MINUTE_S)
+        self.world.clock.sources.append(self.bus.flush)
+        try:
+            self._chapter(1, "Two Ethereum chains, a vault on each, four operators")
+            await self.operators.start_all()
+            for site in world.sites.values():
+                say(f"chain {site.name}: {site.chain}, vault 0x{site.vault.hex()}, {ENDPOINTS} endpoints")
+            say(
+                "Each operator has its own store, journal, key and light clients; three signatures of four make a packet."
+            )
+            if self.faults:
+                self.bus.faults = BUS_FAULTS
+                for done in spoil_endpoints(world):
+                    say(f"fault: {done}")
+                say("fault: the broker drops, duplicates, holds back and replays messages")
+            await story.fund()
+            say(
+                f"The treasurer paid in {plan.house_cash:,} for the house and {plan.insurance:,} for insurance on each chain."
+            )
+            self._chapter(2, "Users deposit; the market maker links its accounts to one portfolio")
+            for user in plan.users:
+                where = ", ".join(f"{amount:,} on {chain}" for chain, amount in user.deposits.items())
+                say(f"{user.name}: {where} USDC{' (one portfolio)' if user.links else ''}")
+            self._chapter(3, "Trades: proven at finality, then decided by the committee")
+            await story.trade()
+            if self.faults:
+                say(f"fault: {reorg_once(world)}")
+                await world.pass_time(2 * MINUTE_S)
+            took = await story.wait_for_trades()
+            self._tell_trades(took)
+            if self.faults:
+                await self.operators.kill(DEAD_OPERATOR)
+                say(f"fault: operator op{DEAD_OPERATOR} dies and stays dead")
+            await story.go_to(95)
+            self._chapter(4, "Margin: what each chain would ask alone, and what one account over both asks")
+            self._tell_margin()
+            await self._withdraw_far()
+            await story.go_to(180)
+            self._chapter(6, "The price moves; a portfolio is liquidated in part")
+            await self._liquidate()
+            await self._expire()
+            await self._withdraw_all()
+            return await self._finish()
+        finally:
+            await self.operators.stop_all()
+
+    def _tell_trades(self, took: int) -> None:
+        for trade in self.world.scenario.trades:
+            site = self.world.sites[trade.chain]
+            state = self.story.at(site)
+            buyer = self.world.get_account(site, trade.buyer)
+            held = state.positions.get((buyer, self.world.get_series_id()), 0)
+            seller = state.positions.get((self.world.get_account(site, trade.seller), self.world.get_series_id()), 0)
+            is_done = seller < 0 < held
+            self.screen.say(
+                f"{trade.name}: {trade.contracts} contracts at {trade.premium_units / 10**6:.2f} on {trade.chain}:"
+                f" {'done' if is_done else 'refused: ' + self._explain_refusal(site, trade.seller)}"
+            )
+            if is_done == trade.is_refused:
+                raise Stuck(f"the trade {trade.name!r} did not end as the story says")
+        self.screen.say(f"Proven, decided and acknowledged {took} virtual minutes after the last of them.")
+
+    def _explain_refusal(self, site: Site, user: str) -> str:
+        for note in self.operators.notes.values():
+            if note.code == "margin_short" and note.vault_id == site.vault_id:
+                portfolio = self._get_portfolio(site, user)
+                return note.text.replace("0x" + portfolio.hex(), user) if portfolio else note.text
+        return "no reason was recorded"
+
+    # ------------------------------------------------------------------ chapters with more to say
+
+    def _tell_margin(self) -> None:
+        rows = []
+        for user in self.world.scenario.users:
+            view = self._get_margin(user.name)
+            if view is None:
+                continue
+            for row in view.apart:
+                name = next(s.name for s in self.world.sites.values() if s.vault_id == row.vault_id)
+                rows.append((user.name, f"chain {name} alone", *(show_units(x, DECIMALS) for x in _get_numbers(row))))
+            if len(view.apart) > 1:
+                row = view.together
+                rows.append((user.name, "TOGETHER", *(show_units(x, DECIMALS) for x in _get_numbers(row))))
+                asked = sum(r.equity - r.initial for r in view.apart if r.equity is not None and r.initial is not None)
+                together = (row.equity or 0) - (row.initial or 0)
+                self.margin_rows[user.name] = {"apart": str(asked), "together": str(together)}
+                rows.append(
+                    (
+                        user.name,
+                        "asked: apart / together",
+                        show_units(asked, DECIMALS),
+                        "",
+                        show_units(together, DECIMALS),
+                    )
+                )
+        self.screen.table(
+            "USDC; a negative surplus means more collateral is needed",
+            ("portfolio", "where", "equity", "surplus (maintenance)", "surplus (initial)"),
+            rows,
+            left=2,
+        )
+
+    def _get_margin(self, user: str) -> MarginView | None:
+        node = self.operators.services[HONEST].node
+        cut = node.get_cut()
+        if cut is None:
+            return None
+        ledger = node.get_ledger(cut)
+        market = self.operators.get_market(HONEST)
+        site = next(s for s in self.world.sites.values() if s.name in self._get_user(user).deposits)
+        portfolio = ledger.portfolio_of.get((site.vault_id, self.world.get_account(site, user)))
+        if portfolio is None:
+            return None
+        return compute_margin_view(ledger, market, node.parameters, portfolio)
+
+    def _get_portfolio(self, site: Site, user: str) -> bytes | None:
+        node = self.operators.services[HONEST].node
+        cut = node.get_cut()
+        place = (site.vault_id, self.world.get_account(site, user))
+        return None if cut is None else node.get_ledger(cut).portfolio_of.get(place)
+
+    def _get_user(self, name: str) -> Any:
+        return next(u for u in self.world.scenario.users if u.name == name)
+
+    async def _withdraw_far(self) -> None:
+        plan = self.world.scenario.withdrawal
+        site = self.world.sites[plan.chain]
+        self._chapter(5, "A withdrawal on a chain where the cash is not: lift there, land here")
+        have = self.story.at(site).free.get((self.world.get_account(site, plan.user), site.asset), 0)
+        self.screen.say(f"{plan.user} has {show_units(have, DECIMALS)} on {plan.chain} and asks for {plan.amount:,}.")
+        if self.faults:
+            await self.operators.kill(KILLED_OPERATOR)
+            self.screen.say(f"fault: op{KILLED_OPERATOR} is killed; three are needed, so everything waits")
+            await self.world.pass_time(4 * MINUTE_S)
+            await self.operators.start(KILLED_OPERATOR)
+            self.screen.say(f"       op{KILLED_OPERATOR} starts again from its files and catches up")
+        took = await self.story.withdraw_far()
+        self.screen.say(
+            f"Lifted on one chain, landed on the other, paid out: {took} virtual minutes, no bridge, nothing locked."
+        )
+
+    async def _liquidate(self) -> None:
+        world, story = self.world, self.story
+        site = world.sites["one"]
+        before, _ = world.spot.get(world.clock.now() // 60 * 60)
+        story.shock()
+        await world.pass_time(2 * MINUTE_S)
+        after, _ = world.spot.get(world.clock.now() // 60 * 60)
+        self.screen.say(f"ETH goes from {before / 1e8:,.2f} to {after / 1e8:,.2f}.")
+        key = (world.get_account(site, "alice"), world.get_series_id())
+        short = story.at(site).positions[key]
+        took = await story.wait_for_liquidation(site, "alice")
+        left = story.at(site).positions.get(key, 0)
+        self.screen.say(
+            f"alice was short {-short / 1e8:g} calls and below maintenance; {(left - short) / 1e8:g} of them went to the house"
+            f" at the mark less the discount ({took} virtual minutes)."
+        )
+        premium = (after - world.scenario.strike_e8) // 10**8 * UNIT
+        await story.sell_house_position(site, "carol", premium)
+        held = story.at(site).positions.get((HOUSE, world.get_series_id()), 0)
+        self.screen.say(
+            "The house bought its short back by taking carol's offer; it holds nothing now."
+            if held == 0
+            else f"The house still holds {held / 1e8:g} contracts."
+        )
+
+    async def _expire(self) -> None:
+        world, story = self.world, self.story
+        self._chapter(7, "Expiry: one price by signed reports, netting over both chains, packets, Acks")
+        before = {v: self._get_sequence(v) for v in self._get_vaults()}
+        held = self._get_holdings()
+        await story.wait_for_expiry()
+        await story.until_proven("the settlement is proven")
+        moved, legs, packets, price = self._measure_settlement(before)
+        if not price:
+            raise Stuck("no settlement price is on record")
+        payoff = max(0, price - world.scenario.strike_e8)
+        gross = sum(abs(q) for places in held.values() for q in places) * payoff * UNIT // 10**16 // 2
+        net = sum(abs(sum(places)) for places in held.values()) * payoff * UNIT // 10**16 // 2
+        self.settled = {
+            "gross": gross,
+            "net": net,
+            "moved": moved,
+            "packets": packets,
+            "legs": legs,
+            "price_e8": price,
+        }
+        self.screen.say(
+            f"Settlement price of ETH {price / 1e8:,.8f}, from cumulative reports over {world.scenario.twap_seconds // 60} minutes."
+        )
+        self.screen.say(
+            f"Obligations chain by chain {show_units(gross, DECIMALS)}; netted over both {show_units(net, DECIMALS)}"
+            f" ({100 - 100 * net // max(1, gross)} % less to carry between chains)."
+        )
+        self.screen.say(
+            f"Settled by {packets} packets with {legs} legs; {show_units(moved, DECIMALS)} changed hands inside the vaults."
+        )
+
+    def _get_holdings(self) -> dict[bytes, list[int]]:
+        """Positions in the series by portfolio, one entry a place, the house's among them."""
+        node = self.operators.services[HONEST].node
+        cut = node.get_cut()
+        if cut is None:
+            raise Stuck("no cut is proven")
+        ledger = node.get_ledger(cut)
+        held: dict[bytes, list[int]] = {}
+        for vault_id, state in ledger.states.items():
+            for (account, series), quantity in state.positions.items():
+                if series == self.world.get_series_id():
+                    held.setdefault(ledger.portfolio_of.get((vault_id, account), account), []).append(quantity)
+        return held
+
+    async def _withdraw_all(self) -> None:
+        self._chapter(8, "Everybody withdraws")
+        rounds = await self.story.withdraw_all()
+        rows = []
+        for user in self.world.scenario.users:
+            paid = sum(user.deposits.values()) * UNIT
+            out = sum(
+                self.world.get_token_balance(site, get_address(self.world.get_key(site, user.name)))
+                for site in self.world.sites.values()
+            )
+            rows.append(
+                (user.name, show_units(paid, DECIMALS), show_units(out, DECIMALS), show_units(out - paid, DECIMALS))
+            )
+        self.screen.table(
+            f"After {rounds} round(s) of requests and claims, USDC", ("user", "paid in", "got out", "result"), rows
+        )
+
+    # ------------------------------------------------------------------ the end
+
+    async def _finish(self) -> dict[str, Any]:
+        await self.story.until_proven("the last claim is proven")
+        self._chapter(9, "What must be true at the end")
+        conservation = 0
+        rows = []
+        for site in self.world.sites.values():
+            state = self.story.at(site)
+            owed = sum(state.free.values()) + sum(state.claimable.values())
+            held = self.world.get_token_balance(site, site.vault)
+            conservation += abs(held - owed)
+            sums: dict[bytes, int] = {}
+            for (_, series), amount in state.positions.items():
+                sums[series] = sums.get(series, 0) + amount
+            conservation += sum(abs(s) for s in sums.values())
+            rows.append(
+                (f"chain {site.name}", show_units(held, DECIMALS), show_units(owed, DECIMALS), str(held - owed))
+            )
+        self.screen.table("Tokens held against what is owed, USDC", ("vault", "held", "owed", "difference"), rows)
+        final = self._get_final_state()
+        digest = compute_document_digest(final).hex()
+        proof = self.operators.prove_and_verify(HONEST)
+        replay = self.operators.replay(HONEST)
+        self.screen.say(f"Conservation: {conservation}. Digest of the final balances: {digest[:16]}...")
+        self.screen.say(f"Fact {proof['fact']} exported and verified from its file alone: {proof['file']}")
+        self.screen.say(
+            f"Replay from the archive: {replay['plans']} plans, {replay['facts']} facts: {replay['result']} digests."
+        )
+        blames = self._tell_blames()
+        acks = [f for v in self._get_vaults() for f in self._get_facts(v, 0) if isinstance(f.body, Ack)]
+        return {
+            "schema": "relayer/demo/1",
+            "seed": self.world.seed,
+            "faults": self.faults,
+            "conservation": conservation,
+            "final_digest": "0x" + digest,
+            "final": final,
+            "settlement": {k: str(v) for k, v in self.settled.items()},
+            "margin": self.margin_rows,
+            "packets": len(acks),
+            "packets_refused": sum(1 for f in acks if isinstance(f.body, Ack) and f.body.status == AckStatus.REFUSED),
+            "facts": sum(self._get_sequence(v) for v in self._get_vaults()),
+            "transactions": self.world.transactions,
+            "blames": blames,
+            "proof": proof,
+            "replay": replay["result"],
+            "folder": str(self.folder),
+        }
+
+    def _tell_blames(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = [
+            {"chain": b.chain, "source": b.source, "reason": b.reason, "count": count}
+            for b, count, _ in self.operators.services[HONEST].node.store.get_blames()
+        ]
+        if rows:
+            self.screen.table(
+                "Who was caught at what, by operator op0",
+                ("chain", "source", "reason", "times"),
+                [(r["chain"], r["source"], r["reason"], str(r["count"])) for r in rows],
+                left=3,
+            )
+        return rows
+
+    def _get_final_state(self) -> dict[str, Any]:
+        """Balances at the end in words that do not depend on heights, heads or times."""
+        due = compute_due_id(self.world.quote_class)
+        final: dict[str, Any] = {"price_e8": str(self.settled["price_e8"]), "wallets": {}, "vaults": {}}
+        for site in self.world.sites.values():
+            names: dict[bytes, str] = {HOUSE: "HOUSE", INSURANCE: "INSURANCE"}
+            for user in self.world.scenario.users:
+                names[self.world.get_account(site, user.name)] = user.name
+                wallet = self.world.get_token_balance(site, get_address(self.world.get_key(site, user.name)))
+                final["wallets"][f"{site.name}/{user.name}"] = str(wallet)
+            state = self.story.at(site)
+            final["vaults"][site.name] = {
+                "free": {names.get(a, a.hex()): str(x) for (a, _), x in sorted(state.free.items())},
+                "due": {names.get(a, a.hex()): str(x) for (a, s), x in sorted(state.positions.items()) if s == due},
+            }
+        return final
+
+    def _get_vaults(self) -> list[bytes]:
+        return [site.vault_id for site in self.world.sites.values()]
+
+    def _get_sequence(self, vault_id: bytes) -> int:
+        return self._get_state(vault_id).outbox_sequence
+
+    def _get_facts(self, vault_id: bytes, after: int) -> list[Fact]:
+        return list(self.operators.services[HONEST].node.store.iterate_facts(vault_id, after))
+
+    def _measure_settlement(self, before: dict[bytes, int]) -> tuple[int, int, int, int]:
+        """(cash that changed hands, legs, packets, price) of the settling Executes after ``before``."""
+        moved = legs = packets = price = 0
+        series = self.world.get_series_id()
+        for vault_id, after in before.items():
+            for fact in self._get_facts(vault_id, after):
+                body = fact.inbox_body
+                if not isinstance(body, Execute) or not any(p.series == series for p in body.prices):
+                    continue
+                packets += 1
+                legs += len(body.legs)
+                price = next(p.price_e8 for p in body.prices if p.series == series)
+                moved += sum(leg.delta for leg in body.legs if leg.kind == LegKind.CASH and leg.delta > 0)
+        return moved, legs, packets, price
+
+
+def _get_numbers(row: Any) -> tuple[int | None, int | None, int | None]:
+    return row.equity, row.maintenance, row.initial
