@@ -11,14 +11,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from chains.base import Chain
-from messages.digests import compute_committee_id
+from messages.digests import compute_committee_id, get_address
 from messages.documents import Parameters
+from messages.errors import Rejected
 from messages.outbox import Cursor
-from relayer.clock import Clock, Wake
-from relayer.gossip import Gossip
-from relayer.keys import Journal, Secret, Signer
+from relayer.clock import Clock, SystemClock, Wake
+from relayer.config import Config, get_key_path, read_password
+from relayer.gossip import Gossip, MemoryBus
+from relayer.keys import Journal, Secret, Signer, load_key_file
 from relayer.log import make_logger
 from relayer.node import MESSAGE_KINDS, Feed, Node, Planner, StepResult, Timing, run_step
 from relayer.rules.plan import PlanNote
@@ -280,18 +283,131 @@ class Service:
         )
 
 
-async def serve(service: Service, stop: asyncio.Event) -> None:
-    """Run a service until ``stop`` is set, then let every loop finish its step and close the files."""
+# ---- from a configuration ------------------------------------------------------------------------------------------------
+
+
+def open_configured(
+    config: Config,
+    *,
+    clock: Clock | None = None,
+    gossip: Gossip | None = None,
+    sims: Mapping[str, Any] | None = None,
+    log: Any = None,
+) -> Service:
+    """Build a node from its configuration: keys, chains, feeds, gossip, files. Nothing runs yet.
+
+    Args:
+        config: from `relayer.config.load_config`.
+        clock: the system's by default.
+        gossip: a carrier that somebody else keeps; by default the configured one (see `run_configured`).
+        sims: simulated networks by chain id, for endpoints with "sim:" addresses.
+        log: by default as configured.
+
+    Raises:
+        Rejected: whatever is wrong with files, keys or addresses, with what to do.
+    """
+    from chains.registry import build_chain
+    from relayer.feeds import FileFeed, HttpFeed
+
+    log = log or make_logger(level=config.log.level, as_json=config.log.json_lines)
+    is_throwaway = config.operator.allow_throwaway_key
+    operator_key = load_key_file(
+        get_key_path(config.operator.key, config.path),
+        read_password(config.operator.password, config.path),
+        is_throwaway=is_throwaway,
+    )
+    operator = get_address(operator_key.reveal())
+    if not any(operator in v.operators for v in config.parameters.vaults):
+        log.warning("this key is no operator at the creation of any vault; a rotation may have named it since")
+    chains = []
+    for chain in config.chains:
+        submit_key: bytes | None = None
+        reference = config.submit_keys.get(chain.chain_id)
+        if reference is not None:
+            secret = load_key_file(
+                get_key_path(reference.key, config.path),
+                read_password(reference.password, config.path),
+                is_throwaway=is_throwaway,
+            )
+            submit_key = secret.reveal()
+            if submit_key == operator_key.reveal():
+                raise Rejected(
+                    f"the key that pays on {chain.chain_id} is the operator key: use one of its own", reason="same_key"
+                )
+        chains.append(build_chain(chain, submit_key, sims))
+    feeds: list[Feed] = []
+    for feed in config.feeds:
+        if feed.path is not None:
+            feeds.append(FileFeed(config.resolve(feed.path)))
+        elif feed.url is not None:
+            feeds.append(HttpFeed(feed.url, urlsplit(feed.url).hostname or "feed"))
+    return Service.open(
+        name=config.name,
+        store_path=config.store_path,
+        journal_path=config.journal_path,
+        operator_key=operator_key,
+        parameters=config.parameters,
+        chains=chains,
+        clock=clock or SystemClock(),
+        gossip=gossip or make_gossip(config, operator, log),
+        feeds=feeds,
+        timing=config.timing,
+        log=log,
+    )
+
+
+def make_gossip(config: Config, operator: bytes, log: Any) -> Gossip:
+    """The configured carrier; one in memory reaches nobody else."""
+    if config.gossip.kind == "memory":
+        return MemoryBus().connect(config.name)
+    from relayer.mqtt import MqttGossip, MqttSettings
+
+    def resolve(path: str | None) -> Path | None:
+        return None if path is None else config.resolve(path)
+
+    operators = sorted({o for v in config.parameters.vaults for o in v.operators})
+    settings = MqttSettings(
+        host=config.gossip.host or "",
+        port=config.gossip.port or 0,
+        operator=operator,
+        operators=tuple(operators),
+        root=config.gossip.root,
+        password_file=resolve(config.gossip.password_file),
+        ca_file=resolve(config.gossip.ca_file),
+        cert_file=resolve(config.gossip.cert_file),
+        key_file=resolve(config.gossip.key_file),
+    )
+    return MqttGossip(settings, log)
+
+
+async def run_service(service: Service, stop: asyncio.Event) -> None:
+    """Run a service with its carrier until ``stop`` is set: every loop ends its step, the carrier drains, the files close.
+
+    Raises:
+        StoreFailure: leave with its exit code. Anything else: a bug; the files are closed all the same.
+    """
+    gossip = service.node.gossip
+    keeper = getattr(gossip, "run", None)
 
     async def wait_and_stop() -> None:
         await stop.wait()
         service.stop()
 
-    try:
-        waiter = asyncio.create_task(wait_and_stop())
+    async def run_loops() -> None:
         try:
             await service.run()
         finally:
-            waiter.cancel()
+            if keeper is not None:
+                gossip.stop()  # type: ignore[attr-defined]  # a carrier with `run` has `stop`
+
+    if keeper is not None:
+        gossip.on_connect = service.node.publish_soon  # type: ignore[attr-defined]  # as above
+    waiter = asyncio.create_task(wait_and_stop())
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(run_loops())
+            if keeper is not None:
+                group.create_task(keeper())
     finally:
+        waiter.cancel()
         service.close()
