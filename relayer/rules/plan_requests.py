@@ -75,7 +75,8 @@ class Requests:
         self.decisions: dict[bytes, Decisions] = {}
         self.latest = max([context.now, *(e.time for e in context.ledger.cut.entries)])
         self.shortfalls: dict[bytes, dict[bytes, int]] = {}
-        self.executes = context.get_execute_effects()
+        has_requests = any(state.trades or state.requests for state in context.ledger.states.values())
+        self.executes = context.get_execute_effects() if has_requests else {}
         for vault_id, trade in context.open.trades:
             self._remember_trade(vault_id, trade)
         for vault_id, request in context.open.requests:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
+from typing import Final
 
 from messages.amounts import format_units
 from messages.bodies import LegKind
@@ -27,6 +27,8 @@ SETTLE = "settle"
 INSURE = "insurance"
 SOCIALISE = "socialised_loss"
 PAYERS, OTHERS, RECEIVERS = 0, 1, 2
+RATE_SCALE: Final = 10**24
+"""Denominator of the payoff formula."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ def _get_parts(context: Context) -> tuple[list[_Part], dict[bytes, list[int]]]:
     ledger, terms = context.ledger, context.terms
     parts: list[_Part] = []
     payoffs: dict[bytes, list[int]] = {}
+    rates: dict[bytes, int] = {}
     holders: dict[bytes, dict[bytes, list[tuple[Place, int]]]] = {}
     for place, table in ledger.positions.items():
         for series, quantity in table.items():
@@ -82,6 +85,7 @@ def _get_parts(context: Context) -> tuple[list[_Part], dict[bytes, list[int]]]:
                     "the two signed reports that settle this expiry are not known yet, or may not settle anything",
                 )
                 continue
+            rates[series] = _compute_rate(context, series)
             for place, quantity in holders[vault_id][series]:
                 if place[1] != HOUSE:
                     settled.setdefault(place, {}).setdefault(definition.quote_class, {})[series] = quantity
@@ -94,22 +98,24 @@ def _get_parts(context: Context) -> tuple[list[_Part], dict[bytes, list[int]]]:
                 rows = sorted(settled[place][quote_class].items())
                 for number, begin in enumerate(range(0, len(rows), size)):
                     chunk = rows[begin : begin + size]
-                    exact = [_compute_units(context, series, quantity) for series, quantity in chunk]
-                    payoffs.setdefault(quote_class, []).extend(int(value) for value in exact)
-                    total = sum(exact, Fraction(0))
+                    exact = [rates[series] * quantity for series, quantity in chunk]
+                    payoffs.setdefault(quote_class, []).extend(value // RATE_SCALE for value in exact)
                     # Receivers down, payers up: both are a floor; what is left stays with the house (protocol.md 7).
-                    result = total.numerator // total.denominator
+                    result = sum(exact) // RATE_SCALE
                     series_ids, quantities = zip(*chunk, strict=True)
                     parts.append(_Part(place, quote_class, number, series_ids, quantities, result))
     return parts, payoffs
 
 
-def _compute_units(context: Context, series: bytes, quantity: int) -> Fraction:
-    """Return the exact payoff of a position in class units."""
+def _compute_rate(context: Context, series: bytes) -> int:
+    """Return the payoff of one unit of quantity in class units * RATE_SCALE: an exact integer (protocol.md 7.1)."""
     definition = context.ledger.series[series]
     price_e8 = context.view.settlement_prices_e8[get_settlement_key(definition)]
-    scale: int = 10 ** context.terms.class_decimals[definition.quote_class]
-    return compute_payoff(definition, quantity, price_e8) * scale
+    payoff = (
+        compute_payoff(definition, RATE_SCALE, price_e8) * 10 ** context.terms.class_decimals[definition.quote_class]
+    )
+    assert payoff.denominator == 1, "the scale is the denominator of every payoff"
+    return payoff.numerator
 
 
 def _net(context: Context, quote_class: bytes, parts: list[_Part]) -> tuple[Netting, dict[Key, int]]:
@@ -173,13 +179,16 @@ def _add_units(
                 pool[key] = collected.get(key, 0) + house_left[key]
     paid_out: dict[Key, int] = {}
     taken: dict[Key, int] = {}
+    prices: dict[bytes, int] = {}
     for outcome in netting.outcomes:
         node = outcome.node
         part = by_node[node.vault_id, node.account, node.part]
         unit = Unit(SETTLE, _get_order(outcome), (node.portfolio, node.account, bytes([min(node.part, 255)])), {})
         for series, quantity in zip(part.series, part.quantities, strict=True):
             unit.add(LegKind.POSITION, node.account, series, -quantity)
-            unit.prices[series] = context.view.settlement_prices_e8[get_settlement_key(ledger.series[series])]
+            if series not in prices:
+                prices[series] = context.view.settlement_prices_e8[get_settlement_key(ledger.series[series])]
+            unit.prices[series] = prices[series]
         left = abs(outcome.cash)
         for asset in terms.class_assets.get((node.vault_id, quote_class), ()):
             key = (node.vault_id, asset.asset)
