@@ -115,7 +115,8 @@ def _compute_rate(context: Context, series: bytes) -> int:
         compute_payoff(definition, RATE_SCALE, price_e8) * 10 ** context.terms.class_decimals[definition.quote_class]
     )
     assert payoff.denominator == 1, "the scale is the denominator of every payoff"
-    return payoff.numerator
+    rate: int = payoff.numerator
+    return rate
 
 
 def _net(context: Context, quote_class: bytes, parts: list[_Part]) -> tuple[Netting, dict[Key, int]]:
