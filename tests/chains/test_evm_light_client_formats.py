@@ -123,6 +123,13 @@ def test_ssz_offsets_must_be_those_an_encoder_writes():
     for wrong in (first - 1, first + 1, 0, len(data), 2**32 - 1):
         other = wrong.to_bytes(4, "little") + data[4:]
         assert refuse(lambda o=other: ssz.decode_light_client("update", o, Fork.FULU, SMALL)) == "bad_ssz"
+    kind = ssz.get_execution_type(Fork.FULU)
+    header = kind.encode(update.attested.execution)
+    place = header.index(kind.fixed_part.to_bytes(4, "little"))
+    later = (kind.fixed_part + 1).to_bytes(4, "little")
+    gap = header[:place] + later + header[place + 4 : kind.fixed_part] + b"\0" + header[kind.fixed_part :]
+    assert kind.decode(header) == update.attested.execution
+    assert refuse(lambda: kind.decode(gap)) == "bad_ssz", "bytes that no offset names"
     assert refuse(lambda: ssz.decode_light_client("update", bytes(2**20 + 1), Fork.FULU, SMALL)) == "size"
 
 

@@ -75,6 +75,27 @@ def test_rlp_nested_without_end_is_refused():
     )
 
 
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xb9\x00\x38" + bytes(56),  # leading zero in the length
+        b"\xf9\x00\x38" + bytes(56),
+        b"\xb8\x37" + bytes(55),  # short enough for the short form
+        b"\xf8\x37" + bytes(55),
+        b"\xb8",
+        b"\xbf" + b"\xff" * 8,
+        b"\x81\x7f",
+        b"\x82\x01",
+        b"\xc2\x01",
+        b"\xc1\x82\x01\x02",  # an item longer than its list
+        b"",
+    ],
+)
+def test_each_other_writing_of_an_rlp_length_is_refused(data):
+    assert refuse(lambda: mpt.decode_rlp(data)) == "bad_rlp"
+    assert mpt.decode_rlp(b"\xb8\x38" + bytes(56)) == bytes(56), "the neighbour that is right"
+
+
 def test_rlp_integers_have_no_leading_zeros_and_a_limit():
     assert mpt.decode_rlp_integer(b"") == 0
     assert mpt.decode_rlp_integer(b"\1\0") == 256
@@ -180,6 +201,14 @@ def test_a_leaf_inside_its_parent_is_proven_with_and_without_being_listed():
         assert mpt.verify_trie_value(trie.root_hash, b"\x10", proof) == b"a"
     other = [*redundant[:-1], mpt.encode_rlp([b"\x20", b"z"])]
     assert refuse(lambda: mpt.verify_trie_value(trie.root_hash, b"\x10", other)) == "unused_nodes"
+
+
+def test_a_leaf_speaks_for_its_own_key_and_for_none_that_begins_or_ends_alike():
+    for stored, other in ((b"\x10", b"\x10\x11"), (b"\x10\x11", b"\x10"), (b"\x10\x11", b"\x10\x12")):
+        trie = build({stored: b"v" * 40})
+        nodes = get_nodes(trie, stored)
+        assert mpt.verify_trie_value(trie.root_hash, stored, nodes) == b"v" * 40
+        assert mpt.verify_trie_value(trie.root_hash, other, nodes) is None
 
 
 def test_an_empty_trie_proves_every_absence_and_nothing_else():
