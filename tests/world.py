@@ -113,13 +113,15 @@ class World:
     # ------------------------------------------------------------ the clearing
 
     def fold(self) -> None:
-        """Fold everything the vaults said since; conservation is checked after it."""
+        """Fold everything the vaults said since: the ledger has what the vaults have, and conservation holds."""
         for model in self.vaults:
             state = self.states[model.id]
             packets = model.packets[state.outbox_sequence :]
             if packets:
                 cursor = Cursor(model.id, state.outbox_sequence, state.outbox_head)
-                self.states[model.id] = apply_facts(state, make_facts(model.id, packets, cursor=cursor))
+                state = apply_facts(state, make_facts(model.id, packets, cursor=cursor))
+                self.states[model.id] = state
+            assert (state.free, state.claimable, state.positions) == (model.free, model.claimable, model.position)
         verify_conservation(self.states, self.parameters)
 
     def get_cut(self) -> Cut:
