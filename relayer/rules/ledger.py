@@ -118,6 +118,12 @@ def get_terms(parameters: Parameters) -> Terms:
         if item.quote_class in decimals:
             raise Rejected("a class is named twice", got=item.quote_class, reason="bad_parameters")
         decimals[item.quote_class] = item.decimals
+    if not decimals:
+        raise Rejected("parameters name no class: the first one is the account currency", reason="bad_parameters")
+    if len({item.model for item in parameters.underlyings}) > 1:
+        raise Rejected(
+            "one portfolio is margined by one model", got=len(parameters.underlyings), reason="bad_parameters"
+        )
     assets: dict[Key, AssetParameters] = {}
     by_class: dict[Key, list[AssetParameters]] = {}
     for asset in parameters.assets:

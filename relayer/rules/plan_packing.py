@@ -30,6 +30,9 @@ from relayer.rules.plan_requests import Decisions
 MAX_EXECUTES: Final = 6
 """Execute packets of one plan for one vault: a carrier has one timeout to bring them all, one after the other (decision 0016)."""
 
+LEG_RANGES: Final = {"solana": 2**63}
+"""|delta| of a leg is below this; 2^96 elsewhere (protocol.md 4)."""
+
 CONTROL: Final = "control"
 TRADES: Final = "trades"
 WITHDRAWALS: Final = "withdrawals"
@@ -43,6 +46,7 @@ class _Draft:
         self.context = context
         self.vault_id = vault_id
         self.limit = context.get_leg_limit(vault_id)
+        self.range = LEG_RANGES.get(context.get_family(vault_id).family, 2**96)
         self.legs: dict[LegKey, int] = {}
         self.prices: dict[bytes, int] = {}
         self.purposes: set[str] = set()
@@ -53,7 +57,11 @@ class _Draft:
         for key, delta in unit.legs.items():
             legs[key] = legs.get(key, 0) + delta
         prices = {**self.prices, **unit.prices}
-        if len(get_balanced(legs)) > self.limit or len(prices) > self.limit or not self._is_under_caps(legs):
+        balanced = get_balanced(legs)
+        if len(balanced) > self.limit or len(prices) > self.limit or not self._is_under_caps(legs):
+            return False
+        # The house's leg is a sum: it must stay a number the vault can hold, whatever the single legs are.
+        if any(abs(delta) >= self.range for _, delta in balanced):
             return False
         self.legs, self.prices = legs, prices
         self.purposes.add(unit.purpose)
@@ -108,10 +116,12 @@ def _get_bodies(context: Context, vault_id: bytes, decision: Decisions) -> list[
     if any(isinstance(body, RotateOperators) for _, body in controls):
         # A rotation goes alone: what follows it would race with the change.
         return [row for row in controls if isinstance(row[1], RotateOperators)][:1]
-    if vault_id in context.blocked:
+    # Caps that fall at once would refuse what was planned under the old ones.
+    if vault_id in context.blocked or controls:
         return controls
-    bodies: list[tuple[str, InboxBody]] = controls
-    bodies += [("+".join(sorted(draft.purposes)), draft.get_body()) for draft in _fill(context, vault_id)]
+    bodies: list[tuple[str, InboxBody]] = [
+        ("+".join(sorted(draft.purposes)), draft.get_body()) for draft in _fill(context, vault_id)
+    ]
     if decision.is_judged:
         bodies.append((TRADES, DecideTrades(ZERO32, decision.upto, decision.get_trade_items())))
     if decision.withdrawals:

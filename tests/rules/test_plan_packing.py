@@ -36,7 +36,7 @@ from messages.errors import Rejected
 from messages.ids import HOUSE, ZERO32
 from relayer.rules.plan import compute_plan, compute_plan_digest, finalize_packet, get_body
 from relayer.rules.plan_context import Context, Unit
-from relayer.rules.plan_packing import get_balanced
+from relayer.rules.plan_packing import _Draft, get_balanced
 from tests.builders import (
     DAY,
     OPERATORS,
@@ -224,6 +224,45 @@ def test_new_caps_are_planned_until_the_facts_show_them():
     world.deliver(world.certify(world.result))
     world.advance(60)
     assert not world.plan().plan.packets, "pending is enough"
+
+
+def test_falling_caps_go_alone_so_that_nothing_is_refused_under_them():
+    world = make_world()
+    body = SetCaps(TOKEN, 10, 10, 10)
+    world.with_parameters(controls=(ControlParameters(world.vaults[0].id, encode_body(body)),))
+    request = world.request("alice", 100)
+    world.advance(60)
+    assert [get_body(p) for p in world.plan().plan.packets] == [body]
+    world.deliver(world.certify(world.result))
+    world.advance(60)
+    assert not world.plan().plan.packets
+    assert ("cap_window_full", request) in {(n.code, n.subject) for n in world.result.notes}
+
+
+@pytest.mark.parametrize(("family", "fits"), [("evm", True), ("solana", False)])
+def test_a_leg_of_the_house_is_a_number_the_vault_can_hold(family, fits):
+    world = World(1, parameters=make_parameters([make_vault(0, family=family)]))
+    ledger = world.get_ledger()
+    vault_id = world.vaults[0].id
+    context = Context(ledger, world.get_market(ledger), world.parameters, world.get_open())
+    a, b, series = make_account("a"), make_account("b"), make_account("series")
+    draft = _Draft(context, vault_id)
+    assert draft.try_add(Unit("test", 0, (a,), {(1, a, series): 2**62}))
+    assert draft.try_add(Unit("test", 0, (b,), {(1, b, series): 2**62})) == fits
+
+
+def test_parameters_that_name_no_class_or_two_models_are_refused():
+    world = make_world()
+    ledger = world.get_ledger()
+    market = world.get_market(ledger)
+    one = world.parameters.underlyings[0]
+    for changes in (
+        {"classes": (), "assets": ()},
+        {"underlyings": (one, replace(one, underlying=ZERO32, model="pm2"))},
+    ):
+        with pytest.raises(Rejected) as caught:
+            compute_plan(ledger, market, replace(world.parameters, **changes), 1, world.get_open())
+        assert caught.value.reason == "bad_parameters"
 
 
 def test_a_rotation_goes_alone_and_nothing_is_sent_that_could_arrive_after_it():
