@@ -30,10 +30,10 @@ CHECK_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class ArchiveStart:
-    """First line. created_at: unix seconds of the node's clock. One anchor per vault, ascending by vault id."""
+    """First line. judged_at: unix seconds, not before the last claim was taken; claims are judged at it. One anchor per vault, ascending by vault id."""
 
     SCHEMA: ClassVar[str] = "optsettle/archive-start/1"
-    created_at: int
+    judged_at: int
     anchors: tuple[Anchor, ...]
 
 

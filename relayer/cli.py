@@ -168,12 +168,15 @@ def demo(
     seed: Annotated[int, typer.Option("--seed", help="Another seed: other prices, premiums and sizes.", min=0)] = 7,
     faults: Annotated[bool, typer.Option("--faults", help="Everything goes wrong; the same digests come out.")] = False,
     keep: Annotated[
-        Path | None, typer.Option("--keep", help="Keep the four operators' folders here (made if missing).")
+        Path | None, typer.Option("--keep", help="Keep the four operators' folders here (a new or empty folder).")
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Logs of the nodes on stderr.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Tell the whole story on two chains in this process: trades, margin, netting, expiry, settlement, replay."""
+    if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
+        sys.stderr.write(f"relayer: {keep} is there and not empty: name a new folder, nothing was changed [usage]\n")
+        raise typer.Exit(USAGE)
     try:
         from relayer.demo.run import run_demo
     except ModuleNotFoundError as error:
@@ -333,7 +336,8 @@ def verify(
         str | None, typer.Option("--vault-id", help="0x and 64 hex digits: the vault it has to be about.")
     ] = None,
     at: Annotated[
-        int | None, typer.Option("--at", min=1, help="Judge at this time (unix seconds), not at that of the export.")
+        int | None,
+        typer.Option("--at", min=1, help="Judge at this time (unix seconds), not at the one the file names."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -68,14 +68,14 @@ class ProofPacket:
 
 @dataclass(frozen=True, slots=True)
 class ProofFile:
-    """The document. exported_at: unix seconds of the exporting node's clock.
+    """The document. judged_at: unix seconds, not before the last claim was taken; claims are judged at it.
 
     sequence and previous_head: the fact's number, and the outbox head before it. head_sequence and head: the proven position.
     """
 
     SCHEMA: ClassVar[str] = "optsettle/fact-proof/1"
     anchor: Anchor
-    exported_at: int
+    judged_at: int
     bootstrap: ProofStep
     updates: tuple[ProofStep, ...]
     sequence: int
@@ -325,7 +325,7 @@ def make_proof_file(
         proof: its encoded proof.
         facts: from the fact to prove up to the head.
         previous_head: outbox head before the fact.
-        now: unix seconds of the exporting node.
+        now: unix seconds, not before the last claim was taken.
 
     Raises:
         Rejected: what is recorded does not prove the fact (a damaged store), or "size".
@@ -333,7 +333,7 @@ def make_proof_file(
     packets = list(facts)
     result = ProofFile(
         anchor=anchor,
-        exported_at=now,
+        judged_at=now,
         bootstrap=bootstrap,
         updates=select_updates(judge, bootstrap, updates, point, now),
         sequence=packets[0].sequence,

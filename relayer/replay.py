@@ -135,7 +135,7 @@ class Replay:
     Args:
         make_judge: builds the verifier of a chain from the anchor that the checker believes.
         compute_plan: the real rules.
-        now: unix seconds at which claims are judged; None: the time at which the archive says it was written.
+        now: unix seconds at which claims are judged; None: the time that the archive names.
         only_cut: judge only the proposals whose cut digest begins with these bytes.
         recorded: facts of the node itself by (vault id, sequence), to be compared with what comes out; None: nothing to compare.
         believed_parameters: digests of the parameter sets that the checker believes (they name the first operators); None: those
@@ -198,7 +198,7 @@ class Replay:
         if self._chains:
             raise Rejected("an archive starts once", reason="malformed")
         if self._now is None:
-            self._now = record.created_at
+            self._now = record.judged_at
         for anchor in record.anchors:
             judge = self._make_judge(anchor)
             chain = _Chain(anchor, judge, cursor=get_start_cursor(judge.vault_id))

@@ -25,7 +25,8 @@ from relayer.commands.state import describe_effects, find_ack, get_inbox_kind, g
 from relayer.commands.view import View
 from relayer.commands.words import KIND_NAMES, Speaker, get_reason_name
 from relayer.render import Answer, Table, format_time, hex_of
-from relayer.rules.plan import PlanResult, get_body
+from relayer.rules.ledger import compute_ledger
+from relayer.rules.plan import PlanResult, compute_plan, get_body
 from relayer.rules.quorum import Ballot, get_quorum_votes, get_voters
 from relayer.rules.vault_state import REQUEST_LIFE_S
 from relayer.store import PacketRecord
@@ -218,7 +219,7 @@ class _Explainer:
                 return section
             if decision.upto >= fact.sequence:
                 section.causes.append(make_cause("trade_over", _where(later)))
-                section.causes += self._get_past_notes(fact.head)
+                section.causes += self._get_past_notes(fact.head, decision.plan_digest)
                 return section
         section.causes.append(make_cause("void", "the vault's record holds no such trade"))
         return section
@@ -272,10 +273,17 @@ class _Explainer:
             notes = [make_cause(n.code, n.text) for n in dry.notes if n.vault_id == fact.vault_id and not n.subject]
         return [*causes, make_cause(waiting), *notes]
 
-    def _get_past_notes(self, subject: bytes) -> list[Cause]:
-        """What the rules say now against a trade that is over: most often still what stood against it."""
-        dry = self._get_dry()
-        return [] if dry is None else [make_cause(n.code, n.text) for n in dry.notes if n.subject == subject]
+    def _get_past_notes(self, subject: bytes, plan_digest: bytes) -> list[Cause]:
+        """What the rules said against something when it was decided: its plan computed again from what its proposal names."""
+        view = self.view
+        for proposal in view.iterate_proposals():
+            if proposal.plan_digest != plan_digest or proposal.parameters_digest != compute_digest(view.parameters):
+                continue
+            states = {e.vault_id: view.states.get_at(e.vault_id, e.outbox_sequence) for e in proposal.cut.entries}
+            ledger = compute_ledger(states, proposal.cut, view.parameters)
+            result = compute_plan(ledger, proposal.market, view.parameters, proposal.k, proposal.open_packets)
+            return [make_cause(n.code, f"then: {n.text}") for n in result.notes if n.subject == subject]
+        return []
 
     # ---- inbox
 

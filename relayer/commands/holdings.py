@@ -36,12 +36,14 @@ def show_positions(view: View, wanted: str | None, *, is_full: bool) -> Answer:
     data: list[dict[str, Any]] = []
     for portfolio in portfolios:
         lines = list(_get_lines(view, speaker, portfolio))
+        dues = _get_dues(view, speaker, portfolio)
         data.append(
             {
                 "id": hex_of(portfolio.id),
                 "name": _get_name(portfolio.id),
                 "accounts": len(portfolio.places),
                 "rows": lines,
+                "dues": dues,
             }
         )
         for n, line in enumerate(lines):
@@ -59,6 +61,11 @@ def show_positions(view: View, wanted: str | None, *, is_full: bool) -> Answer:
                     age,
                 ]
             )
+        rows += [
+            ["", "all chains", "due together", "", due["text"], "", "", ""]
+            for due in dues
+            if portfolio.id not in SYSTEM_NAMES
+        ]
     check = _get_conservation(view)
     table = Table(
         "Positions",
@@ -71,6 +78,33 @@ def show_positions(view: View, wanted: str | None, *, is_full: bool) -> Answer:
     is_whole = check["is_conserved"]
     closing = f"Conservation: {check['detail']}"
     return Answer(answer, (speaker.heading(), table, closing), 0 if is_whole else 1)
+
+
+def _get_dues(view: View, speaker: Speaker, portfolio: Portfolio) -> list[dict[str, Any]]:
+    """Dues of a portfolio by class, summed over all vaults: only the sum has a meaning (protocol.md 4.3)."""
+    states = [view.ledger.states[vault_id] for vault_id in {vault_id for vault_id, _ in portfolio.places}]
+    classes = {quote_class for state in states for quote_class in state.dues.values()}
+    accounts = set(portfolio.places)
+    out = []
+    for quote_class in sorted(classes):
+        held = [
+            units
+            for state in states
+            for (account, series), units in state.positions.items()
+            if state.dues.get(series) == quote_class and (state.vault_id, account) in accounts
+        ]
+        if held:
+            decimals = speaker.class_decimals.get(quote_class, 0)
+            total = sum(held)
+            out.append(
+                {
+                    "class": get_text(quote_class),
+                    "amount": str(total),
+                    "decimals": decimals,
+                    "text": speaker.due(quote_class, total),
+                }
+            )
+    return out
 
 
 def _get_system(view: View) -> list[Portfolio]:

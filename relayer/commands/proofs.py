@@ -100,7 +100,7 @@ def prove_fact(view: View, anchors: Mapping[bytes, Anchor], subject: str) -> byt
         proof=record.proof,
         facts=store.iterate_facts(vault_id, sequence - 1, record.sequence),
         previous_head=previous,
-        now=view.now,
+        now=view.judge_time,
     )
     return encode_proof_file(proof) + b"\n"
 
@@ -142,7 +142,7 @@ def verify_file(
         anchors: of the checker's own configuration, by vault id; None without one.
         checkpoint: 0x and 64 hex digits that the checker trusts, instead of the file's own.
         vault_id: 0x and 64 hex digits the fact has to be about.
-        at: unix seconds to judge at; the file's own export time by default.
+        at: unix seconds to judge at; the time that the file names by default.
     """
     wall = int(time.time())
     schema = "relayer/verify/1"
@@ -152,7 +152,7 @@ def verify_file(
         if vault_id is not None and own_id != bytes.fromhex(_require_hex32(vault_id)):
             raise Rejected("the file is about another vault", got=own_id, expected=vault_id, reason="wrong_vault")
         anchor, believed = _choose_anchor(proof.anchor, own_id, anchors, checkpoint)
-        verified = verify_proof(proof, make_judge(anchor), proof.exported_at if at is None else at)
+        verified = verify_proof(proof, make_judge(anchor), proof.judged_at if at is None else at)
     except (Rejected, Conflict) as error:
         if error.reason == "usage":
             raise
@@ -172,8 +172,8 @@ def verify_file(
         "chain": anchor.chain,
         "vault_id": hex_of(own_id),
         "proof_digest": hex_of(compute_proof_digest(proof)),
-        "exported_at": proof.exported_at,
-        "is_ahead_of_clock": proof.exported_at > wall + 60,
+        "judged_at": proof.judged_at,
+        "is_ahead_of_clock": verified.point.time > wall + 60,
         "updates": verified.updates,
         "packets": len(proof.packets),
         "height": verified.point.height,
@@ -213,7 +213,7 @@ def _tell_verified(data: Mapping[str, Any], believed: str) -> list[Table | str]:
         lines.insert(1, f"  The vault accepted it, but its content counts for nothing: {fact['void']}")
     if data["is_ahead_of_clock"]:
         lines.append(
-            "The file's time is ahead of this machine's clock: a simulated chain has its own, otherwise distrust it."
+            "The proven state is ahead of this machine's clock: a simulated chain has its own, otherwise distrust it."
         )
     elif data["age_s"] > 86_400:
         lines.append(f"The proven state is {format_age(data['age_s'])} old; what happened since is not in this file.")
@@ -353,7 +353,7 @@ def iterate_store_records(
 ) -> Iterator[Record]:
     """The archive of a node, straight from its store."""
     ordered = [anchors[v] for v in view.vault_ids]
-    return iterate_archive(view.store, ordered, view.vault_ids, iterate_plans(view, problems), view.now)
+    return iterate_archive(view.store, ordered, view.vault_ids, iterate_plans(view, problems), view.judge_time)
 
 
 def export_archive(view: View, anchors: Mapping[bytes, Anchor], path: Path) -> Answer:

@@ -169,6 +169,7 @@ class View:
         """The same in the order of chain names, for people."""
         self.committee_id = compute_committee_id(self.vault_ids)
         self.states = VaultStates(store, parameters)
+        self._wall = wall
         last = store.get_last_record_time()
         is_live = abs(wall - last) <= LIVE_S
         self.moment = Moment(wall if is_live else last, last, is_live)
@@ -177,6 +178,15 @@ class View:
     def now(self) -> int:
         """The time that ages are counted from."""
         return self.moment.now
+
+    @property
+    def judge_time(self) -> int:
+        """A time (unix seconds) at which no claim on record lies in the future: every one was judged by the node when it came.
+
+        A node's clock may be virtual and ahead of this machine's; its store does not say when it stopped, but never that early.
+        """
+        last = self.moment.last_record
+        return self._wall if self._wall >= last else last + 86_400
 
     def get_chain(self, vault_id: bytes) -> str:
         """CAIP-2 name of a vault's chain."""

@@ -242,7 +242,7 @@ def _rewrite(data: bytes, change) -> bytes:
         ("a negative number", lambda d: _rewrite(d, lambda o: o | {"sequence": -5})),
         ("a negative head number", lambda d: _rewrite(d, lambda o: o | {"head_sequence": -5})),
         ("a huge number", lambda d: _rewrite(d, lambda o: o | {"sequence": 2**53})),
-        ("a negative time", lambda d: _rewrite(d, lambda o: o | {"exported_at": -1})),
+        ("a negative time", lambda d: _rewrite(d, lambda o: o | {"judged_at": -1})),
         ("a colour escape", lambda d: _rewrite(d, lambda o: o | {"anchor": o["anchor"] | {"chain": "\x1b[31m"}})),
         ("spaces", lambda d: d.replace(b":", b": ", 1)),
         ("cut off", lambda d: d[:-50]),

@@ -107,6 +107,22 @@ def test_help_imports_nothing_heavy(arguments):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
+def test_what_verifies_loads_no_client_library():
+    code = (
+        "import sys\nimport relayer.commands.proofs, chains.registry\n"
+        "print(sorted({'web3', 'eth_account', 'aiohttp'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_demo_overwrites_nothing(tmp_path):
+    (tmp_path / "something").write_text("mine")
+    result = run("demo", "--keep", str(tmp_path))
+    assert result.exit_code == 2
+    assert [p.name for p in tmp_path.iterdir()] == ["something"]
+
+
 def test_version_tells_what_runs():
     result = run("version")
     assert result.exit_code == 0
