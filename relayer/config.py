@@ -142,6 +142,7 @@ class TimingTable(_Table):
 
     poll_s: Annotated[float, Field(gt=0, le=3600)] = Timing.poll_s
     settle_s: Annotated[float, Field(gt=0, le=3600)] = Timing.settle_s
+    look_again_s: Annotated[int, Field(gt=0, le=3600)] = Timing.look_again_s
     submit_s: Annotated[float, Field(gt=0, le=3600)] = Timing.submit_s
     republish_s: Annotated[int, Field(gt=0, le=3600)] = Timing.republish_s
     takeover_s: Annotated[int, Field(gt=0, le=3600)] = Timing.takeover_s
@@ -170,6 +171,7 @@ class RelayerTable(_Table):
     store: FilePath
     journal: FilePath
     parameters: FilePath
+    parameter_signatures: FilePath | None = None
     operator: OperatorTable
     gossip: GossipTable
     chains: Annotated[dict[str, ChainTable], Field(min_length=1, max_length=64)]
@@ -215,6 +217,7 @@ class Config:
     store_path: Path
     journal_path: Path
     parameters: Parameters
+    signatures_path: Path | None
     chains: tuple[ChainConfig, ...]
     submit_keys: Mapping[str, SubmitKey]
     operator: OperatorTable
@@ -262,6 +265,7 @@ def load_config(path: Path) -> Config:
         _resolve(path, table.store),
         _resolve(path, table.journal),
         parameters,
+        None if table.parameter_signatures is None else _resolve(path, table.parameter_signatures),
         chains,
         keys,
         table.operator,

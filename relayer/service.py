@@ -14,8 +14,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from chains.base import Chain
-from messages.digests import compute_committee_id, get_address
-from messages.documents import Parameters
+from messages.digests import compute_committee_id, compute_vault_id, get_address
+from messages.documents import Parameters, compute_digest, decode_document
 from messages.errors import Rejected
 from messages.outbox import Cursor
 from relayer.clock import Clock, SystemClock, Wake
@@ -25,7 +25,8 @@ from relayer.keys import Journal, Secret, Signer, load_key_file
 from relayer.log import make_logger
 from relayer.node import MESSAGE_KINDS, Feed, Node, Planner, StepResult, Timing, run_step
 from relayer.rules.plan import PlanNote
-from relayer.rules.quorum import get_proposer, get_slot
+from relayer.rules.quorum import Committee, get_proposer, get_slot, verify_parameters
+from relayer.rules.statements import SignedParameters
 from relayer.store import Halt, PacketRecord, Store
 from relayer.tasks import attest, settle, submit, watch
 
@@ -117,13 +118,20 @@ class Service:
             log: from `relayer.log.make_logger`.
 
         Raises:
-            Rejected: files in use, damaged, too new or readable by others; chains and parameters do not fit; the key is no
-                operator of the set (``not_operator``).
+            Rejected: files in use, damaged, too new or readable by others; chains and parameters do not fit (``vaults``);
+                parameters that are not in force yet (``not_effective``).
         """
         if planner is None:
             from relayer.planner import RulesPlanner
 
             planner = RulesPlanner()
+        if clock.now() < parameters.effective:
+            raise Rejected(
+                "these parameters are not in force yet: use the former set until then",
+                got=clock.now(),
+                expected=f">= {parameters.effective}",
+                reason="not_effective",
+            )
         by_vault: Mapping[bytes, Chain[Any, Any, Any, Any]] = {c.vault_id: c for c in chains}
         store = Store(store_path)
         journal: Journal | None = None
@@ -319,6 +327,7 @@ def open_configured(
     operator = get_address(operator_key.reveal())
     if not any(operator in v.operators for v in config.parameters.vaults):
         log.warning("this key is no operator at the creation of any vault; a rotation may have named it since")
+    verify_configured_parameters(config, (clock or SystemClock()).now(), log)
     chains = []
     for chain in config.chains:
         submit_key: bytes | None = None
@@ -354,6 +363,26 @@ def open_configured(
         timing=config.timing,
         log=log,
     )
+
+
+def verify_configured_parameters(config: Config, now: int, log: Any) -> None:
+    """Check the operators' signatures beside the parameters, against the sets that the vaults were created with (data.md 2).
+
+    Raises:
+        Rejected: as `relayer.rules.quorum.verify_parameters`, or ``malformed``.
+    """
+    if config.signatures_path is None:
+        log.warning("parameter_signatures is not set: these parameters are believed without the operators' signatures")
+        return
+    if not config.signatures_path.is_file():
+        raise Rejected(f"there is no file {config.signatures_path}", reason="no_file")
+    signed = decode_document(SignedParameters, config.signatures_path.read_bytes().strip(), max_bytes=65_536)
+    vaults = config.parameters.vaults
+    committee_id = compute_committee_id(sorted(compute_vault_id(v.chain, v.account) for v in vaults))
+    digest = compute_digest(config.parameters)
+    for operators, threshold in {(v.operators, v.threshold) for v in vaults}:
+        committee = Committee(committee_id, 0, operators, threshold)
+        verify_parameters(signed, digest, config.parameters.effective, now, committee)
 
 
 def make_gossip(config: Config, operator: bytes, log: Any) -> Gossip:

@@ -243,7 +243,7 @@ class ToyReader(Reader):
     async def update(self, source: str, trusted: ToyHeader) -> ToyHeader | None:
         fault = self._check(source)
         height = self.chain.get_finalized()
-        if height <= trusted.height or fault == "stale":
+        if height <= trusted.height or fault.startswith("stale"):
             return None
         header = self.chain.get_header(height)
         if fault == "bad_signature":
@@ -257,7 +257,7 @@ class ToyReader(Reader):
 
     async def packets(self, source: str, span: Span) -> Sequence[Claim]:
         fault = self._check(source)
-        if fault == "no_packets":
+        if fault.endswith("no_packets"):
             raise Unavailable("no packets here", reason="down", source=source)
         claims = [Claim(p, inbox) for p, inbox in self.chain.packets[span.after_sequence : span.upto_sequence]]
         if fault == "withhold":

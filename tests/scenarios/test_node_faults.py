@@ -109,10 +109,10 @@ async def test_a_lossy_carrier_is_survived_and_gives_the_same_end(tmp_path):
         async with Committee(folder, faults=faults, seed=seed) as c:
             for chain in c.chains:
                 put_trade(chain, c.clock)
-            await c.run_for(150)
+            await c.run_for(100)
             for chain in c.chains:
                 chain.put(WithdrawalRequested(BOB, TOKEN, 10), c.clock.now())
-            await c.run_for(200)
+            await c.run_for(120)
             ends.append([(chain.state.free, chain.state.claimable, chain.state.inbox_sequence) for chain in c.chains])
             assert all(not s.get_status().halts for s in c.services.values())
     assert ends[0] == ends[1]
@@ -185,6 +185,51 @@ async def test_a_node_whose_endpoints_withhold_packets_takes_them_from_its_peers
         status = c.services[2].get_status()
         assert next(x for x in status.chains if x.chain == c.chains[0].chain_id).outbox_sequence == 4
         assert {p.status for p in status.packets} == {"done"}
+
+
+@pytest.mark.parametrize("packets_from", ["own endpoints", "peers"])
+async def test_a_node_with_stale_endpoints_follows_the_evidence_of_a_proposal(tmp_path, packets_from):
+    async with Committee(tmp_path) as c:
+        await c.run_for(10)
+        behind = (get_leader(c) + 1) % 4
+        node = c.services[behind].node
+        for chain in node.chains.values():
+            chain.reader.faults = dict.fromkeys(
+                ("one", "two"), "stale" if packets_from == "own endpoints" else "stale_no_packets"
+            )
+        put_trade(c.chains[0], c.clock)
+        await c.run_for(60)
+        assert node.store.get_cursor(c.chains[0].vault_id).sequence == 3
+        if packets_from == "own endpoints":  # the peers' answer comes after the other three have agreed
+            assert node.signer.operator in {v.operator for v in node.store.get_votes_of(0)}
+        assert node.store.verify_all()["facts"] == 3
+
+
+async def test_a_proposal_with_another_proof_or_cut_gets_no_vote(tmp_path):
+    """The proposer names a head its proof does not show; nobody whose own records are behind believes it."""
+    from relayer.tasks import settle
+
+    async with Committee(tmp_path) as c:
+        await c.run_for(10)
+        leader = get_leader(c)
+        others = [i for i in range(4) if i != leader]
+        for i in others:
+            for chain in c.services[i].node.chains.values():
+                chain.reader.faults = {"one": "stale", "two": "stale"}
+        make_evidence = settle._make_evidence
+        settle._make_evidence = lambda node, vault_id, height: replace(
+            make_evidence(node, vault_id, height), proof=b"x"
+        )
+        try:
+            put_trade(c.chains[0], c.clock)
+            await c.run_for(25)
+        finally:
+            settle._make_evidence = make_evidence
+        for i in others:
+            assert not any(
+                v.operator == c.services[i].node.signer.operator for v in c.services[i].node.store.get_votes_of(0)
+            )
+            assert c.services[i].node.store.get_cursor(c.chains[0].vault_id).sequence == 0
 
 
 async def test_packets_from_a_lying_peer_do_not_fold_and_are_forgotten(tmp_path):
