@@ -547,6 +547,9 @@ def _apply_execute(work: _Work, fact: Fact, _ack: Ack, body: Execute) -> None:
                 return
             if leg.delta < 0 and leg.account not in (HOUSE, INSURANCE):
                 debits[leg.id] = debits.get(leg.id, 0) - leg.delta
+        elif leg.id not in work.series and leg.id not in work.dues:
+            work.record_contradiction(fact, "unknown_series", leg.id)
+            return
     for leg in body.legs:
         _add(work.free if leg.kind == LegKind.CASH else work.positions, (leg.account, leg.id), leg.delta)
     for asset, amount in debits.items():

@@ -196,6 +196,15 @@ def test_a_done_execute_that_takes_more_than_there_is_halts():
     check(fold(fine))
 
 
+def test_a_done_execute_in_a_series_that_was_never_listed_halts():
+    outbox = make_outbox()
+    outbox.ack(Execute(ZERO, (), (Leg(1, ALICE, TOKEN, -5), Leg(1, HOUSE, TOKEN, 5))))
+    assert fold(outbox).contradictions[0].reason == "unknown_series"
+    fine = make_outbox()
+    fine.ack(Execute(ZERO, (), (Leg(1, ALICE, DUE, -5), Leg(1, HOUSE, DUE, 5))))
+    assert not fold(fine).contradictions
+
+
 def test_a_refused_execute_moves_nothing_but_its_price_binds():
     outbox = make_outbox()
     body = Execute(ZERO, (SeriesPrice(series_id(CALL), 77),), (Leg(0, ALICE, TOKEN, -5), Leg(0, HOUSE, TOKEN, 5)))
