@@ -420,6 +420,14 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.stderr.write("\nrelayer: stopped\n")
         sys.exit(130)
+    except Exception:  # noqa: BLE001  the last door: a bug is shown whole and told apart from every answer
+        import traceback
+
+        traceback.print_exc()
+        sys.stderr.write(
+            "relayer: this is a bug of the program, not of what you did: please report it with the lines above\n"
+        )
+        sys.exit(BUG)
 
 
 if __name__ == "__main__":

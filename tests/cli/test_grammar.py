@@ -123,6 +123,17 @@ def test_a_demo_overwrites_nothing(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["something"]
 
 
+def test_a_bug_of_ours_is_told_apart_from_every_answer(monkeypatch, capsys):
+    def fail(**_):
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == cli.BUG
+    assert "please report it" in capsys.readouterr().err
+
+
 def test_version_tells_what_runs():
     result = run("version")
     assert result.exit_code == 0
