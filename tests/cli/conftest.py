@@ -103,17 +103,17 @@ async def tell_story(folder: Path) -> Committee:
         two.put(Deposited(make_account("carol"), TOKEN, 3_000 * UNIT), now())
         node = world.services[0].node
         node.chains[two.vault_id].reader.faults["one"] = "forge"
-        await world.run_for(60)
+        await world.run_for(60, step=12)
         until = now() + DAY
         one.put(make_trade("bob", "alice", 2, 90, 1, until), now())
         one.put(make_trade("dave", "alice", 1, 45, 2, until), now())
         two.put(make_trade("carol", "maker", 3, 120, 1, until), now())
         two.put(WithdrawalRequested(make_account("carol"), TOKEN, 500 * UNIT), now())
-        await world.run_for(600)
+        await world.run_for(240, step=12)
         one.drop_transactions = True
         one.put(WithdrawalRequested(make_account("bob"), TOKEN, 700 * UNIT), now())
         two.put(WithdrawalRequested(make_account("maker"), TOKEN, 900_000 * UNIT), now())
-        await world.run_for(200)
+        await world.run_for(96, step=12)
         node.halt("operator:test", Rejected("only for the page of halts", reason="test"))
     return world
 
