@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 RELAYER_VECTORS ?= ../shared/vectors
 export RELAYER_VECTORS
 
-.PHONY: help install install-dev demo test lint types layers bench conformance contracts lock soak clean
+.PHONY: help install install-dev demo test lint types layers bench conformance contracts lock soak testnet sidecar-check clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -56,6 +56,12 @@ contracts: install-dev  ## rebuild the committed contract artefacts
 
 soak: install-dev  ## long suites: more hypothesis, kills and fault schedules
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -m "slow or not slow"
+
+testnet: install  ## real nodes, sidecars, a broker and four operator processes on this machine; the story; a report
+	$(BIN)/python -m relayer.testnet run
+
+sidecar-check: install  ## let go-ethereum's blsync follow the sidecar (needs go; four minutes)
+	$(BIN)/python -m relayer.testnet.sidecar_check
 
 lock:  ## write the hash-pinned requirements anew (needs uv)
 	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate pyproject.toml --extra sim -o requirements.txt

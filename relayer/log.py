@@ -51,6 +51,12 @@ def make_logger(*, level: str = "warning", as_json: bool = False, stream: TextIO
     renderer: Any = structlog.processors.JSONRenderer() if as_json else structlog.processors.LogfmtRenderer()
     return structlog.wrap_logger(
         structlog.PrintLogger(stream or sys.stderr),
-        processors=[drop_below, structlog.processors.add_log_level, _redact_event, renderer],
+        processors=[
+            drop_below,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _redact_event,
+            renderer,
+        ],
         wrapper_class=structlog.BoundLogger,
     )

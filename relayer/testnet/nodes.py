@@ -11,6 +11,7 @@ import platform
 import shutil
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -162,6 +163,35 @@ class Beacon:
         """Root of the first finalized block, 32 bytes; Unavailable ("not_ready")."""
         found = self.process.wait_for_event("finalized", timeout_s)
         return bytes.fromhex(str(found["checkpoint"])[2:])
+
+    def wait_for_finalized(self, height: int, timeout_s: float = 120.0) -> tuple[bytes, int]:
+        """Root of a finalized beacon block that carries execution block ``height`` or a later one, and that block's number."""
+        found: list[tuple[bytes, int]] = []
+
+        def look() -> bool:
+            block = self.get("/eth/v2/beacon/blocks/finalized")
+            if block is None:
+                return False
+            number = int(block["message"]["body"]["execution_payload"]["block_number"])
+            header = self.get("/eth/v1/beacon/headers/" + block["message"]["slot"])
+            if number >= height and header is not None:
+                found.append((bytes.fromhex(header["root"][2:]), number))
+            return bool(found)
+
+        self.process.wait_until(look, f"finality of block {height}", timeout_s)
+        return found[0]
+
+    def get(self, path: str) -> Any:
+        """The ``data`` of a Beacon API answer, None for 404; Unavailable ("unreachable")."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=RPC_TIMEOUT_S) as response:  # noqa: S310  the loopback
+                return json.load(response)["data"]
+        except urllib.error.HTTPError as error:
+            if error.code == 404:
+                return None
+            raise Unavailable(f"the sidecar answers {path} with {error.code}", reason="unreachable") from error
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"the sidecar does not answer {path}: {error}", reason="unreachable") from error
 
 
 def start_sidecar(

@@ -54,7 +54,6 @@ class Process:
     command: Sequence[str]
     folder: Path
     environment: Mapping[str, str] = field(default_factory=dict)
-    is_detached: bool = False
     exit_codes: list[int] = field(default_factory=list)
     _child: subprocess.Popen[bytes] | None = None
 
@@ -99,7 +98,7 @@ class Process:
                     env={**os.environ, **self.environment},
                     # a terminal's Ctrl-C is for the harness alone, which then stops its children in order
                     start_new_session=True,
-                    preexec_fn=None if self.is_detached else _get_death_wish(),  # noqa: PLW1509  one C call, no locks
+                    preexec_fn=_get_death_wish(),  # noqa: PLW1509  one C call, no locks
                 )
         except OSError as error:
             raise Unavailable(f"{self.name} cannot be started: {error}", reason="not_startable") from error
@@ -181,10 +180,6 @@ class Process:
         self.wait_until(lambda: find() is not None, f"event {event!r}", timeout_s)
         return find() or {}
 
-    def describe(self) -> dict[str, Any]:
-        """What `down` needs to stop it: name, process id, start time."""
-        return {"name": self.name, "pid": self.pid, "started": get_start_time(self.pid)}
-
 
 def _get_death_wish() -> Callable[[], None] | None:
     """On Linux: a call, made in the child, that asks the kernel to end it when the harness ends."""
@@ -207,9 +202,8 @@ def get_start_time(pid: int) -> str:
     return text.rpartition(")")[2].split()[19]
 
 
-def stop_described(found: Mapping[str, Any], timeout_s: float = STOP_TIMEOUT_S) -> bool:
-    """Stop a process of `Process.describe`; False if it is not there any more."""
-    pid, started = int(found["pid"]), str(found["started"])
+def stop_process(pid: int, started: str, timeout_s: float = STOP_TIMEOUT_S) -> bool:
+    """Stop a process by its id and `get_start_time`; False if it is not there any more."""
     if get_start_time(pid) != started or not _signal(pid, signal.SIGTERM):
         return False
     deadline = time.monotonic() + timeout_s
@@ -237,18 +231,17 @@ def _signal(pid: int, number: signal.Signals) -> bool:
 
 
 class Group:
-    """The owner of a run's processes; use as a context manager."""
+    """The owner of a run's processes; use as a context manager, from the main thread."""
 
-    def __init__(self, folder: Path, *, is_detached: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.is_detached = is_detached
         self.processes: dict[str, Process] = {}
 
     def add(self, name: str, command: Sequence[str], environment: Mapping[str, str] | None = None) -> Process:
         """A process of the group; the caller starts it."""
         if name in self.processes:
             raise RuntimeError(f"two processes named {name}")
-        process = Process(name, tuple(command), self.folder, environment or {}, self.is_detached)
+        process = Process(name, tuple(command), self.folder, environment or {})
         self.processes[name] = process
         return process
 
@@ -278,10 +271,3 @@ class Group:
         finally:
             self.kill()
             atexit.unregister(self.kill)
-
-    def leave(self) -> list[dict[str, Any]]:
-        """Let the processes live on (`up`); what `stop_described` needs, newest first."""
-        atexit.unregister(self.kill)
-        described = [p.describe() for p in reversed(list(self.processes.values())) if p.is_running]
-        self.processes.clear()
-        return described

@@ -1,0 +1,530 @@
+"""`relayer testnet up | run | down | report`: nodes, sidecars, broker and operators on this machine, and the story in wall-clock time.
+
+`run` starts everything, plays the story of data.md 6, optionally with faults, checks what must be true at the end, writes report.json and
+report.html into its folder and stops everything. `up` starts the same and waits for Ctrl-C; `down` stops what `up` or `run` started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from messages.bodies import Ack, AckStatus, Execute, LegKind
+from messages.digests import get_address
+from messages.errors import RelayerError, Unavailable
+from messages.ids import HOUSE
+from messages.outbox import Fact
+from relayer.demo.scenario import load_scenario
+from relayer.demo.story import Stuck
+from relayer.demo.world import DECIMALS, UNIT, Site
+from relayer.testnet.broker import Broker, start_broker
+from relayer.testnet.door import Door, get_faucet_key
+from relayer.testnet.latency import compute_latencies, read_events
+from relayer.testnet.nodes import Beacon, SidecarSizes, start_anvil, start_sidecar
+from relayer.testnet.operators import (
+    PRICES,
+    Observer,
+    Operator,
+    SiteEndpoints,
+    make_broker_passwords,
+    start_operators,
+    write_operators,
+)
+from relayer.testnet.processes import LOOPBACK, Group, Process, get_start_time, stop_process
+from relayer.testnet.proxy import start_proxy
+from relayer.testnet.report import write_html
+from relayer.testnet.world import LiveStory, LiveWorld, make_live_scenario
+
+STATE_FILE = "testnet.json"
+REPORT_JSON = "report.json"
+REPORT_HTML = "report.html"
+HONEST = 0
+"""The operator whose records are shown; none of the faults are its own."""
+KILLED = 2
+EXPIRY_MINUTES = 10
+FINALITY_TIMEOUT_S = 180.0
+SETTLE_S = 5.0
+DOWN_S = 20.0
+"""How long a killed operator, and a stopped endpoint, stay away."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line asks for.
+
+    action: up, run, down or report. folder: of the run; None makes a temporary one. seed: another one gives other numbers. expiry_minutes:
+    from the opening of the story. slots_per_epoch: of the devnets; finality takes two to three epochs of as many seconds.
+    """
+
+    action: str
+    folder: Path | None = None
+    seed: int = 1
+    faults: bool = False
+    expiry_minutes: int = EXPIRY_MINUTES
+    slots_per_epoch: int = 8
+    as_json: bool = False
+
+
+@dataclass
+class Chain:
+    """One running chain: node, consensus, and the proxies in front of them."""
+
+    name: str
+    door: Door
+    beacon: Beacon
+    proxies: list[Process]
+    endpoints: list[tuple[str, str, str]]
+
+
+@dataclass
+class Testnet:
+    """Everything that runs."""
+
+    folder: Path
+    group: Group
+    world: LiveWorld
+    chains: dict[str, Chain]
+    broker: Broker
+    operators: list[Operator]
+    processes: list[Process]
+    observer: Observer
+    prices: asyncio.Task[None]
+    started: float
+    timeline: list[dict[str, Any]] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Bring out what ended by itself."""
+        self.group.verify_running()
+        if self.prices.done():
+            self.prices.result()
+
+
+class Screen:
+    """Lines for people on stderr, with seconds since the start; the result goes to stdout."""
+
+    def __init__(self) -> None:
+        self._begin = time.monotonic()
+        self.lines: list[dict[str, Any]] = []
+
+    def say(self, text: str, kind: str = "note") -> None:
+        """One line; kept for the timeline of the report."""
+        at = time.monotonic() - self._begin
+        self.lines.append({"at_s": round(at, 1), "kind": kind, "text": text})
+        sys.stderr.write(f"{at:7.1f} s  {text}\n")
+        sys.stderr.flush()
+
+
+def run_testnet(options: Options) -> int:
+    """Do what the options ask for; returns the exit code: 0, or 1 when the run did not end as it must (it says how)."""
+    if options.action == "down":
+        return _stop(options)
+    if options.action == "report":
+        return _show_report(options)
+    folder = (options.folder or Path(tempfile.mkdtemp(prefix="relayer-testnet-"))).absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        sys.stderr.write(f"{folder} is not empty: name another folder\n")
+        return 1
+    screen = Screen()
+    try:
+        return asyncio.run(_run(options, folder, screen))
+    except (Stuck, RelayerError) as error:
+        screen.say(f"The run stopped: {error}", "failure")
+        screen.say(f"Logs and files are in {folder}")
+        return 1
+
+
+async def _run(options: Options, folder: Path, screen: Screen) -> int:
+    task = asyncio.current_task()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, lambda: task.cancel() if task is not None else None)
+    try:
+        async with start_testnet(options, folder, screen) as net:
+            if options.action == "up":
+                _tell_addresses(net, screen)
+                while True:
+                    net.check()
+                    await asyncio.sleep(1.0)
+            result = await _Play(net, options, screen).tell()
+    except asyncio.CancelledError:
+        screen.say("stopped on request; every process has ended")
+        return 0 if options.action == "up" else 1
+    vaults = {site.vault_id.hex()[:8]: site.chain for site in net.world.sites.values()}
+    events = read_events(folder / "processes", [operator.name for operator in net.operators])
+    result["latency"] = compute_latencies(events, vaults)
+    result["timeline"] = screen.lines
+    result["stopped_cleanly"] = all(
+        p.exit_codes and p.exit_codes[-1] == 0 for name, p in net.group.processes.items() if name.startswith("op")
+    )
+    (folder / REPORT_JSON).write_text(json.dumps(result, indent=1))
+    write_html(result, folder / REPORT_HTML)
+    screen.say(f"Report: {folder / REPORT_HTML}")
+    if options.as_json:
+        sys.stdout.write(json.dumps(result, indent=1) + "\n")
+    return 0 if result["ok"] and result["stopped_cleanly"] else 1
+
+
+def _tell_addresses(net: Testnet, screen: Screen) -> None:
+    for chain in net.chains.values():
+        screen.say(f"chain {chain.name}: eip155:{chain.door.chain_id}, {chain.door.url}, beacon {chain.beacon.url}")
+    for operator in net.operators:
+        screen.say(f"{operator.name}: relayer status -c {operator.config}")
+    screen.say("Ready. Ctrl-C, or `relayer testnet down`, stops everything.")
+
+
+# ---- starting ---------------------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def start_testnet(options: Options, folder: Path, screen: Screen) -> AsyncIterator[Testnet]:
+    """Start chains, vaults, broker and operators; stop all of it at the end, whatever the end is.
+
+    Raises:
+        Unavailable: a program is missing, or something does not start; says what and why.
+    """
+    state = {"pid": os.getpid(), "started": get_start_time(os.getpid())}
+    (folder / STATE_FILE).write_text(json.dumps(state))
+    secret = secrets.token_bytes(32)
+    plan = load_scenario(options.seed)
+    with Group(folder / "processes") as group:
+        chains = {}
+        for chain_plan in plan.chains:
+            chains[chain_plan.name] = await asyncio.to_thread(
+                _start_chain, group, chain_plan.name, chain_plan.chain_id, options.slots_per_epoch, secret
+            )
+            screen.say(f"chain {chain_plan.name}: anvil and sidecar run", "start")
+        now = int(time.time())
+        scenario = make_live_scenario(plan, now, options.expiry_minutes, {c.name: c.chain_id for c in plan.chains})
+        world = LiveWorld(options.seed, scenario, {name: chain.door for name, chain in chains.items()}, secret)
+        await world.build()
+        screen.say("vaults and tokens are deployed; waiting until the deployment is final", "start")
+        prices = asyncio.create_task(world.write_prices(folder / PRICES))
+        try:
+            sites = {
+                site.name: await asyncio.to_thread(_wait_for_checkpoint, chains[site.name], site.start_height)
+                for site in world.sites.values()
+            }
+            passwords = make_broker_passwords(world)
+            broker = start_broker(group, passwords)
+            operators = write_operators(folder, world, sites, broker.port, passwords)
+            processes = await asyncio.to_thread(start_operators, group, operators)
+            screen.say("broker and four operators run; each has proven both vaults", "start")
+            yield Testnet(
+                folder,
+                group,
+                world,
+                chains,
+                broker,
+                operators,
+                processes,
+                Observer(operators[HONEST]),
+                prices,
+                time.monotonic(),
+            )
+        finally:
+            prices.cancel()
+            (folder / STATE_FILE).unlink(missing_ok=True)
+
+
+def _start_chain(group: Group, name: str, chain_id: int, slots_per_epoch: int, secret: bytes) -> Chain:
+    node = start_anvil(group, f"anvil-{name}", chain_id)
+    beacon = start_sidecar(group, f"sidecar-{name}", node, SidecarSizes(slots_per_epoch=slots_per_epoch))
+    execution, execution_port = start_proxy(group, f"proxy-execution-{name}", node.port)
+    consensus, beacon_port = start_proxy(group, f"proxy-beacon-{name}", beacon.port)
+    endpoints = [
+        ("proxied", f"http://{LOOPBACK}:{execution_port}", f"http://{LOOPBACK}:{beacon_port}"),
+        ("direct", node.url, beacon.url),
+    ]
+    return Chain(name, Door(node.url, chain_id, get_faucet_key(), secret), beacon, [execution, consensus], endpoints)
+
+
+def _wait_for_checkpoint(chain: Chain, height: int) -> SiteEndpoints:
+    """What operators are configured with, once a block at or above ``height`` is finalized."""
+    checkpoint, _ = chain.beacon.wait_for_finalized(height, FINALITY_TIMEOUT_S)
+    return SiteEndpoints(chain.endpoints, chain.beacon.settings, checkpoint)
+
+
+# ---- stopping, showing ------------------------------------------------------------------------------------------------
+
+
+def _stop(options: Options) -> int:
+    file = (options.folder or Path()) / STATE_FILE
+    if not file.is_file():
+        sys.stderr.write(f"nothing runs from {file.parent.absolute()}: name the folder of the run\n")
+        return 1
+    state = json.loads(file.read_text())
+    was_running = stop_process(int(state["pid"]), str(state["started"]), timeout_s=60.0)
+    file.unlink(missing_ok=True)
+    sys.stderr.write("stopped\n" if was_running else "it had ended already\n")
+    return 0
+
+
+def _show_report(options: Options) -> int:
+    folder = options.folder or Path()
+    file = folder / REPORT_JSON
+    if not file.is_file():
+        sys.stderr.write(f"there is no {file}: `relayer testnet run` writes one\n")
+        return 1
+    result = json.loads(file.read_text())
+    write_html(result, folder / REPORT_HTML)
+    sys.stdout.write(
+        (json.dumps(result, indent=1) if options.as_json else str((folder / REPORT_HTML).absolute())) + "\n"
+    )
+    return 0
+
+
+# ---- the story --------------------------------------------------------------------------------------------------------
+
+
+class _Play:
+    """Tells the story once; what it measures becomes the report."""
+
+    def __init__(self, net: Testnet, options: Options, screen: Screen) -> None:
+        self.net = net
+        self.options = options
+        self.screen = screen
+        self.story = LiveStory(net.world, net.observer.get_state, net.check)
+        self.margin: dict[str, Any] = {}
+        self.settled: dict[str, int] = {}
+        self.waits: dict[str, int] = {}
+
+    def _chapter(self, title: str) -> None:
+        self.screen.say(title, "chapter")
+
+    def _fault(self, text: str) -> None:
+        self.screen.say(f"fault: {text}", "fault")
+
+    async def tell(self) -> dict[str, Any]:
+        """All chapters; returns the report without latencies."""
+        world, story, say = self.net.world, self.story, self.screen.say
+        self._chapter("The treasurer funds house and insurance; users deposit; the maker links its accounts")
+        await story.fund()
+        self._chapter("Trades")
+        await story.trade()
+        if self.options.faults:
+            self.net.processes[KILLED].kill()
+            self._fault(f"op{KILLED} is killed (SIGKILL)")
+        self.waits["trades"] = await story.wait_for_trades()
+        self._check_trades()
+        if self.options.faults:
+            await self._restart_operator()
+        self._measure_margin()
+        self._chapter("A withdrawal on a chain where the cash is not: lift there, land here")
+        endpoint = self._stop_endpoint() if self.options.faults else None
+        self.waits["withdrawal"] = await story.withdraw_far()
+        if endpoint is not None:
+            for proxy in endpoint.proxies:
+                proxy.start()
+            self._fault(f"the endpoint of chain {endpoint.name} is back")
+        say(f"lifted, landed and paid out in {self.waits['withdrawal']} s")
+        self._chapter("The price moves; a portfolio is liquidated in part")
+        await self._liquidate()
+        if self.options.faults:
+            await asyncio.to_thread(self.net.broker.restart)
+            self._fault("the broker was restarted")
+        await self._expire()
+        self._chapter("Everybody withdraws")
+        rounds = await story.withdraw_all()
+        say(f"all paid out after {rounds} rounds of requests and claims")
+        await story.until_proven("the last claim is proven")
+        await asyncio.sleep(SETTLE_S)
+        result = self._measure_end()
+        say(
+            "conservation holds" if result["conservation"]["difference"] == "0" else "CONSERVATION IS BROKEN", "chapter"
+        )
+        del world
+        return result
+
+    # ------------------------------------------------------------------ faults
+
+    async def _restart_operator(self) -> None:
+        process = self.net.processes[KILLED]
+        process.start()
+        self._fault(f"op{KILLED} starts again from its files")
+        observer = Observer(self.net.operators[KILLED])
+        wanted = {s.vault_id: self.story.at(s).outbox_sequence for s in self.net.world.sites.values()}
+        await self.story.until(
+            f"op{KILLED} has caught up",
+            lambda: all(observer.get_state(v).outbox_sequence >= n for v, n in wanted.items()),
+        )
+        self.screen.say(f"op{KILLED} has caught up", "fault")
+
+    def _stop_endpoint(self) -> Chain:
+        chain = next(iter(self.net.chains.values()))
+        for proxy in chain.proxies:
+            proxy.kill()
+        self._fault(f"the first endpoint of chain {chain.name} goes away for every operator")
+        return chain
+
+    # ------------------------------------------------------------------ chapters
+
+    def _check_trades(self) -> None:
+        world = self.net.world
+        for trade in world.scenario.trades:
+            site = world.sites[trade.chain]
+            state = self.story.at(site)
+            buyer, seller = (
+                state.positions.get((world.get_account(site, who), world.get_series_id()), 0)
+                for who in (trade.buyer, trade.seller)
+            )
+            is_done = seller < 0 < buyer
+            if is_done == trade.is_refused:
+                raise Stuck(f"the trade {trade.name!r} did not end as the story says")
+            self.screen.say(f"{trade.name}: {'done' if is_done else 'refused for lack of margin'}")
+
+    def _measure_margin(self) -> None:
+        world = self.net.world
+        for user in world.scenario.users:
+            site = next(s for s in world.sites.values() if s.name in user.deposits)
+            view = self.net.observer.get_margin(site, world.get_account(site, user.name))
+            if view is None or len(view.apart) < 2:
+                continue
+            apart = sum(r.equity - r.initial for r in view.apart if r.equity is not None and r.initial is not None)
+            together = (view.together.equity or 0) - (view.together.initial or 0)
+            self.margin[user.name] = {"apart": str(apart), "together": str(together)}
+            self.screen.say(
+                f"{user.name}: margin asked chain by chain {apart / 10**DECIMALS:,.2f}, together {together / 10**DECIMALS:,.2f}"
+            )
+
+    async def _liquidate(self) -> None:
+        world, story = self.net.world, self.story
+        site = world.sites["one"]
+        story.shock()
+        key = (world.get_account(site, "alice"), world.get_series_id())
+        short = story.at(site).positions[key]
+        self.waits["liquidation"] = await story.wait_for_liquidation(site, "alice")
+        left = story.at(site).positions.get(key, 0)
+        self.screen.say(f"alice was short {-short / 1e8:g} calls; {(left - short) / 1e8:g} of them went to the house")
+        spot, _ = world.spot.get(world.clock.now() // 60 * 60)
+        premium = max(1, (spot - world.scenario.strike_e8) // 10**8) * UNIT
+        await story.sell_house_position(site, "carol", premium)
+        held = story.at(site).positions.get((HOUSE, world.get_series_id()), 0)
+        self.screen.say(f"the house took carol's offer and holds {held / 1e8:g} contracts now")
+
+    async def _expire(self) -> None:
+        world, story = self.net.world, self.story
+        self._chapter("Waiting for expiry: one price by signed reports, netting over both chains, packets, Acks")
+        before = {s.vault_id: story.at(s).outbox_sequence for s in world.sites.values()}
+        held = self.net.observer.get_holdings(world.get_series_id())
+        if world.clock.now() >= world.scenario.expiry:
+            raise Stuck("the series expired before the story got there: ask for more minutes until expiry")
+        await world.pass_time(world.scenario.expiry - world.clock.now())
+        self.screen.say("the series has expired", "chapter")
+        self.waits["settlement"] = await story.wait_for_expiry()
+        await story.until_proven("the settlement is proven")
+        moved = legs = packets = price = 0
+        for vault_id, after in before.items():
+            for fact in self.net.observer.get_facts(vault_id, after):
+                body = fact.inbox_body
+                if isinstance(body, Execute) and any(p.series == world.get_series_id() for p in body.prices):
+                    packets += 1
+                    legs += len(body.legs)
+                    price = next(p.price_e8 for p in body.prices if p.series == world.get_series_id())
+                    moved += sum(leg.delta for leg in body.legs if leg.kind == LegKind.CASH and leg.delta > 0)
+        if not price:
+            raise Stuck("no settlement price is on record")
+        payoff = max(0, price - world.scenario.strike_e8)
+        gross = sum(abs(q) for places in held.values() for q in places) * payoff * UNIT // 10**16 // 2
+        net = sum(abs(sum(places)) for places in held.values()) * payoff * UNIT // 10**16 // 2
+        self.settled = {
+            "price_e8": price,
+            "gross": gross,
+            "net": net,
+            "moved": moved,
+            "packets": packets,
+            "legs": legs,
+        }
+        self.screen.say(
+            f"settled at {price / 1e8:,.2f} by {packets} packets: gross {gross / 10**DECIMALS:,.2f}, net {net / 10**DECIMALS:,.2f}"
+        )
+
+    # ------------------------------------------------------------------ the end
+
+    def _measure_end(self) -> dict[str, Any]:
+        net, world, story = self.net, self.net.world, self.story
+        vaults: dict[str, Any] = {}
+        difference = 0
+        facts: dict[str, list[Fact]] = {}
+        for site in world.sites.values():
+            state = story.at(site)
+            owed = sum(state.free.values()) + sum(state.claimable.values())
+            held = world.get_token_balance(site, site.vault)
+            sums: dict[bytes, int] = {}
+            for (_, series), amount in state.positions.items():
+                sums[series] = sums.get(series, 0) + amount
+            difference += abs(held - owed) + sum(abs(s) for s in sums.values())
+            vaults[site.name] = {"chain": site.chain, "held": str(held), "owed": str(owed), "series_sums": len(sums)}
+            facts[site.name] = net.observer.get_facts(site.vault_id, 0)
+        acks = [f.body for found in facts.values() for f in found if isinstance(f.body, Ack)]
+        refused = sum(1 for ack in acks if ack.status == AckStatus.REFUSED)
+        incidents = {o.name: Observer(o).get_incidents() for o in net.operators}
+        proof = net.observer.prove_and_verify(next(iter(world.sites.values())), net.folder / "fact.json")
+        replay = net.observer.replay()
+        final = [self._get_digest(Observer(o)) for o in net.operators]
+        is_calm = all(not i["halts"] and not i["equivocations"] for i in incidents.values())
+        return {
+            "schema": "relayer/testnet/1",
+            "ok": difference == 0 and replay["same"] and proof["verified"] and is_calm and len(set(final)) == 1,
+            "seed": self.options.seed,
+            "faults": self.options.faults,
+            "slots_per_epoch": self.options.slots_per_epoch,
+            "conservation": {"difference": str(difference), "vaults": vaults},
+            "settlement": {k: str(v) for k, v in self.settled.items()},
+            "margin": self.margin,
+            "waits_s": self.waits,
+            "users": self._get_users(),
+            "facts": {name: len(found) for name, found in facts.items()},
+            "packets": len(acks),
+            "packets_refused": refused,
+            "user_transactions": world.transactions,
+            "user_gas": world.gas_used,
+            "operators_agree": len(set(final)) == 1,
+            "proof": proof,
+            "replay": replay,
+            "incidents": incidents,
+        }
+
+    def _get_users(self) -> list[dict[str, str]]:
+        world = self.net.world
+        rows = []
+        for user in world.scenario.users:
+            paid = sum(user.deposits.values()) * UNIT
+            out = sum(
+                world.get_token_balance(site, get_address(world.get_key(site, user.name)))
+                for site in world.sites.values()
+            )
+            rows.append({"user": user.name, "paid_in": str(paid), "got_out": str(out), "result": str(out - paid)})
+        return rows
+
+    def _get_digest(self, observer: Observer) -> str:
+        """What an operator knows of every vault, as one text: sequences and heads."""
+        sites: list[Site] = list(self.net.world.sites.values())
+        states = [observer.get_state(site.vault_id) for site in sites]
+        return " ".join(f"{s.outbox_sequence}:{s.outbox_head.hex()}" for s in states)
+
+
+def get_unavailable_reason() -> str:
+    """Why a testnet cannot run here, or "": for tests that skip."""
+    from relayer.testnet.broker import find_mosquitto
+    from relayer.testnet.nodes import find_anvil, install_anvil
+
+    if find_mosquitto() is None:
+        return "mosquitto is not installed (Debian: apt-get install mosquitto)"
+    if find_anvil() is None:
+        try:
+            install_anvil()
+        except Unavailable as error:
+            return str(error)
+    return ""
