@@ -288,6 +288,8 @@ class Context:
         """Dues that lands of this plan have spent, by (portfolio, class)."""
         self.lifted: dict[Key, int] = {}
         """What lifts of this plan bring to the house, by (vault, asset), base units."""
+        self.insured_classes: set[bytes] = set()
+        """Classes in which this plan takes over a loss."""
         self._books: dict[bytes, Book] = {}
         self._decisions: dict[object, bool] = {}
         self._marks: dict[bytes, Decimal] = {}

@@ -270,6 +270,7 @@ def add_insurance(context: Context) -> None:
         unit.add(LegKind.POSITION, INSURANCE, due, -payment)
         context.units[vault_id].append(unit)
         context.in_liquidation.add(portfolio)
+        context.insured_classes.add(quote_class)
         context.note("account_insolvent", vault_id, portfolio, f"insurance takes over {payment} units that it owes")
 
 
@@ -310,6 +311,8 @@ def add_socialised_loss(context: Context) -> None:
     for quote_class in sorted(context.terms.class_decimals):
         if (INSURANCE, quote_class) in context.open.due_gained:
             continue  # what is under way may fill the hole already
+        if quote_class in context.insured_classes:
+            continue  # what this plan takes over is borne with the rest in a later one: a leg of INSURANCE has one purpose
         lacking = -get_equity(context, INSURANCE, quote_class)
         if lacking <= 0:
             continue

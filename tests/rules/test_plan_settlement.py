@@ -289,6 +289,26 @@ def test_what_insurance_lacks_is_borne_by_all_pro_rata_and_only_once():
     assert not world.plan().plan.packets
 
 
+def test_a_loss_is_taken_over_and_borne_in_different_plans():
+    """Found by a random history: two purposes in one leg of INSURANCE hide each other from the second look."""
+    world, call = make_world(), make_series(2000)
+    later = make_series(2000, expiry=call.expiry + 600)
+    world.deposit("alice", 6_000)
+    for who in ("bob", "dave"):
+        world.deposit(who, 400)
+    open_position(world, "alice", "bob", call)
+    open_position(world, "alice", "dave", later)
+    expire(world, call, 4_000)
+    for _ in range(20):
+        result = world.plan()
+        purposes = {word for p in result.plan.packets for word in p.purpose.split("+")}
+        assert not {"insurance", "socialised_loss"} <= purposes
+        world.deliver(world.certify(result))
+        world.advance(60)
+    assert world.free(INSURANCE) == 0
+    assert not world.plan().plan.packets
+
+
 def test_nobody_bears_a_loss_that_insurance_covers():
     world, call = make_world(), make_series(2000)
     world.deposit("alice", 2_000)
