@@ -78,7 +78,7 @@ def make_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _svg(height: int, parts: Sequence[str], label: str) -> str:
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" width="100%" role="img"'
+        f'<svg viewBox="0 0 {WIDTH} {height}" width="100%" role="img"'
         f' aria-label="{escape(label)}">{"".join(parts)}</svg>'
     )
 

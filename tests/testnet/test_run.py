@@ -1,0 +1,45 @@
+"""The whole testnet: real nodes, broker, four operator processes, the story, with everything going wrong on the way (about nine minutes)."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from relayer.testnet.run import Options, get_unavailable_reason, run_testnet
+
+SLOTS_PER_EPOCH = 4
+EXPIRY_MINUTES = 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("faults", [False, True], ids=["calm", "faults"])
+def test_the_story_is_settled_on_real_nodes_and_every_operator_knows_the_same(tmp_path, faults):
+    reason = get_unavailable_reason()
+    if reason:
+        pytest.skip(reason)
+    folder = tmp_path / "run"
+    options = Options("run", folder, 2, faults, EXPIRY_MINUTES, SLOTS_PER_EPOCH)
+    assert run_testnet(options) == 0
+    result = json.loads((folder / "report.json").read_text())
+    assert result["conservation"]["difference"] == "0"
+    assert result["operators_agree"]
+    assert int(result["settlement"]["net"]) < int(result["settlement"]["gross"])
+    assert result["packets"] > 4
+    assert all(not found["halts"] for found in result["incidents"].values())
+    blamed = {b["source"] for found in result["incidents"].values() for b in found["blames"]}
+    assert ("proxied" in blamed) is faults
+    assert run_testnet(Options("report", folder)) == 0
+    assert run_testnet(Options("down", folder)) == 1  # it has stopped already
+
+
+def test_a_run_does_not_write_into_a_folder_with_files(tmp_path, capsys):
+    (tmp_path / "precious").write_text("x")
+    assert run_testnet(Options("run", tmp_path)) == 1
+    assert "not empty" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["precious"]
+
+
+def test_there_is_no_report_where_no_run_was(tmp_path, capsys):
+    assert run_testnet(Options("report", tmp_path)) == 1
+    assert "no" in capsys.readouterr().err
