@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -43,6 +42,10 @@ MAX_INBOX = 4096
 MAX_INBOX_BYTES = 64 * 1024 * 1024
 
 MAX_PEER_PACKETS = 50_000
+BLAME_EVERY_S = 5
+"""Seconds between two writes about the same misdeed of the same source."""
+
+MAX_HELD_BLAMES = 2048
 
 
 class Planner(Protocol):
@@ -144,7 +147,8 @@ class Node:
         self.states = VaultStates(store, parameters)
         self.guard = ReplayGuard()
         self.inbox = Mailbox(MAX_INBOX, MAX_INBOX_BYTES)
-        self._gathered: list[Blame] | None = None
+        self._held_blames: list[Blame] = []
+        self._blamed_at: dict[tuple[str, str, str], int] = {}
         self.inbox_wake = Wake(f"{name}/attest")
         self.settle_wake = Wake(f"{name}/settle")
         self.submit_wake = Wake(f"{name}/submit")
@@ -270,23 +274,27 @@ class Node:
         self.store.record_setting("journal_tip", self.signer.journal.tip)
 
     def blame(self, chain: str, source: str, reason: str, detail: str) -> None:
-        """Record what a source did wrong."""
-        blame = Blame(chain, source, reason, detail)
-        if self._gathered is not None:
-            self._gathered.append(blame)
-        else:
-            self.store.record_blames([blame], self.clock.now())
+        """Record what a source did wrong: the first time at once, its repetitions together every few seconds.
 
-    @contextlib.contextmanager
-    def gather_blames(self) -> Iterator[None]:
-        """Record the blames of a bounded piece of work in one transaction: a flood of bad messages is no flood of fsyncs."""
-        gathered: list[Blame] = []
-        self._gathered = gathered
-        try:
-            yield
-        finally:
-            self._gathered = None
-            self.store.record_blames(gathered, self.clock.now())
+        A flood of bad messages must not become a flood of fsyncs.
+        """
+        blame, now = Blame(chain, source, reason, detail), self.clock.now()
+        key = (chain, source, reason)
+        self._held_blames.append(blame)
+        if now - self._blamed_at.get(key, -BLAME_EVERY_S) >= BLAME_EVERY_S or len(self._held_blames) >= MAX_HELD_BLAMES:
+            self.write_blames()
+
+    def write_blames(self) -> None:
+        """Write the blames that were held back."""
+        held, now = self._held_blames, self.clock.now()
+        if not held:
+            return
+        self._held_blames = []
+        if len(self._blamed_at) >= MAX_HELD_BLAMES:
+            self._blamed_at.clear()
+        for blame in held:
+            self._blamed_at[blame.chain, blame.source, blame.reason] = now
+        self.store.record_blames(held, now)
 
     def halt(self, subject: str, error: Conflict) -> None:
         """Stop a subject durably."""

@@ -222,6 +222,8 @@ class Service:
         for end in self._unsubscribe:
             end()
         self._unsubscribe.clear()
+        if self._is_stopping:
+            self.node.write_blames()
         self.node.store.close()
         self._journal.close()
 
@@ -251,6 +253,7 @@ class Service:
     def get_status(self) -> Status:
         """What this node knows and does now."""
         node = self.node
+        node.write_blames()
         committee, now, progress = node.get_committee(), node.clock.now(), node.progress
         k, r = get_slot(progress.base_k, progress.since, now, node.patience_s, len(committee.operators))
         packets = node.store.get_packets(limit=1000)

@@ -77,10 +77,9 @@ ARCHIVE_ANSWERS_PER_S = 8
 
 async def step(node: Node) -> None:
     """Read the mail, look again at proposals that had to wait, say again what others may have missed."""
-    with node.gather_blames():
-        for _ in range(min(MESSAGES_PER_STEP, len(node.inbox))):
-            _, data = node.inbox.take()
-            await run_step(node, "node", "gossip", lambda data=data: read(node, data))  # type: ignore[misc]  # bound now
+    for _ in range(min(MESSAGES_PER_STEP, len(node.inbox))):
+        _, data = node.inbox.take()
+        await run_step(node, "node", "gossip", lambda data=data: read(node, data))  # type: ignore[misc]  # bound now
     if node.inbox:
         node.inbox_wake.set()
     for slot, envelope in sorted(node.progress.waiting.items()):
@@ -569,6 +568,7 @@ async def publish_again(node: Node) -> None:
     if now - progress.last_publish_at < node.timing.republish_s:
         return
     progress.last_publish_at = now
+    node.write_blames()
     for (k, _), envelope in sorted(progress.proposals.items()):
         if k >= progress.base_k:
             await node.publish_envelope(envelope)
