@@ -292,13 +292,16 @@ def test_what_insurance_lacks_is_borne_by_all_pro_rata_and_only_once():
 def test_a_loss_is_taken_over_and_borne_in_different_plans():
     """Found by a random history: two purposes in one leg of INSURANCE hide each other from the second look."""
     world, call = make_world(), make_series(2000)
-    later = make_series(2000, expiry=call.expiry + 600)
+    later = make_series(4500, expiry=call.expiry + 86_400)
     world.deposit("alice", 6_000)
     for who in ("bob", "dave"):
         world.deposit(who, 400)
     open_position(world, "alice", "bob", call)
     open_position(world, "alice", "dave", later)
     expire(world, call, 4_000)
+    world.round()  # bob settles; dave's loss comes a minute later
+    world.spot = 9_000
+    world.advance(60)
     for _ in range(20):
         result = world.plan()
         purposes = {word for p in result.plan.packets for word in p.purpose.split("+")}
