@@ -33,6 +33,11 @@ MAX_PACKETS_PER_COLLECT = 20_000
 """Bound of one `collect`: what is folded in memory and recorded in one transaction (about 50 MB)."""
 
 
+OUT_OF_TURN = "revert_sequence"
+"""Reason of a Rejected from `Submitter.prepare` when the vault expects another number: most often another operator's transaction was
+first. It is the expected end of a race, nobody's fault; whether the packet took effect is told by its Ack alone."""
+
+
 @dataclass(frozen=True)
 class Head:
     """A claimed outbox position: the number of the last packet and the head after it (32 bytes)."""
@@ -184,7 +189,8 @@ class Submitter(ABC):
                 the same packet is replaced at the same nonce with bumped fees.
 
         Raises:
-            Unavailable: no endpoint answered. Rejected: the chain refuses the call (reverts), with its reason.
+            Unavailable: no endpoint answered. Rejected: the chain refuses the call (reverts), with its reason; `OUT_OF_TURN`
+                where the vault expects another number.
         """
 
     @abstractmethod

@@ -206,8 +206,14 @@ def recover_signer(digest: bytes, signature: bytes) -> OperatorId:
     r, s, v = int.from_bytes(signature[:32], "big"), int.from_bytes(signature[32:64], "big"), signature[64]
     if v not in (27, 28) or not 0 < r < SECP256K1_N or not 0 < s <= SECP256K1_N // 2:
         raise Rejected("v, r or s out of range (v 27/28, low s)", got=signature, reason="bad_signature")
+    return _recover(bytes(digest), bytes(signature))
+
+
+@lru_cache(maxsize=8192)
+def _recover(digest: bytes, signature: bytes) -> OperatorId:
+    # Remembered because gossip and reports say the same signed thing many times; refusals are not.
     try:
-        key = coincurve.PublicKey.from_signature_and_message(signature[:64] + bytes([v - 27]), digest, hasher=None)
+        key = coincurve.PublicKey.from_signature_and_message(signature[:64] + bytes([signature[64] - 27]), digest, hasher=None)
     except ValueError as error:  # r is no x coordinate, or the key would be the point at infinity
         raise Rejected("no key made this signature", got=signature, reason="bad_signature") from error
     return _address_of(key)

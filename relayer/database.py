@@ -16,7 +16,9 @@ import fcntl
 import hashlib
 import os
 import sqlite3
+import time
 import struct
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -109,6 +111,8 @@ class DatabaseFile:
     def __init__(self, path: Path, migrations: Migrations, name: str) -> None:
         self.path = path
         self.name = name
+        self.commits_s: deque[float] = deque(maxlen=1000)
+        """How long the last commits took: a disk that gets slow stops a node before it fails."""
         path.parent.mkdir(parents=True, exist_ok=True)
         if get_file_system(path.parent) in _NETWORK_FILE_SYSTEMS:
             raise Rejected(
@@ -180,10 +184,12 @@ class DatabaseFile:
         except BaseException:
             self._roll_back()
             raise
+        began_s = time.perf_counter()
         try:
             self.connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise StoreFailure(f"{self.name}: the end of a transaction is unknown: {error}") from error
+        self.commits_s.append(time.perf_counter() - began_s)
 
     def _roll_back(self) -> None:
         # SQLite may have rolled back by itself; a second failure adds nothing to the first.

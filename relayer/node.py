@@ -83,6 +83,8 @@ class Timing:
 
     poll_s: float = 4.0
     settle_s: float = 4.0
+    look_again_s: int = 15
+    """An unchanged cut is planned again after this, because prices and time move too."""
     submit_s: float = 4.0
     republish_s: int = 20
     takeover_s: int = 20

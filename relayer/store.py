@@ -522,18 +522,36 @@ class Store:
         )
         return tuple(_read_transaction(row) for row in rows)
 
+    def get_transaction_counts(self) -> dict[tuple[str, str], int]:
+        """How many transactions were stored, by (chain, outcome)."""
+        rows = self._db.execute("SELECT chain, outcome, count(*) FROM transactions GROUP BY chain, outcome")
+        return {(str(chain), str(outcome)): int(count) for chain, outcome, count in rows}
+
+    @property
+    def commits_s(self) -> tuple[float, ...]:
+        """Seconds that the last commits took, oldest first."""
+        return tuple(self._file.commits_s)
+
     # ---- prices -----------------------------------------------------------------------------------------------------
 
     def record_price(self, kind: str, source: bytes, underlying: bytes, expiry: int, stamp: int, body: bytes) -> bytes:
         """Keep a verified signed report or mark; the first of a slot stays and is returned."""
-        key = (kind, source, underlying, encode_u64(expiry), encode_u64(stamp))
-        with self._file.transaction() as db:
-            db.execute("INSERT OR IGNORE INTO prices VALUES (?, ?, ?, ?, ?, ?)", (*key, body))
-            row = db.execute(
-                "SELECT body FROM prices WHERE kind = ? AND source = ? AND underlying = ? AND expiry = ? AND stamp = ?",
-                key,
-            ).fetchone()
+        self.record_prices([(kind, source, underlying, expiry, stamp, body)])
+        row = self._db.execute(
+            "SELECT body FROM prices WHERE kind = ? AND source = ? AND underlying = ? AND expiry = ? AND stamp = ?",
+            (kind, source, underlying, encode_u64(expiry), encode_u64(stamp)),
+        ).fetchone()
         return bytes(row[0])
+
+    def record_prices(self, prices: Iterable[tuple[str, bytes, bytes, int, int, bytes]]) -> None:
+        """Keep verified (kind, source, underlying, expiry, stamp, body) in one transaction; the first of a slot stays."""
+        rows = [
+            (kind, source, underlying, encode_u64(expiry), encode_u64(stamp), body)
+            for kind, source, underlying, expiry, stamp, body in prices
+        ]
+        if rows:
+            with self._file.transaction() as db:
+                db.executemany("INSERT OR IGNORE INTO prices VALUES (?, ?, ?, ?, ?, ?)", rows)
 
     def get_prices(
         self, kind: str, *, since: int = 0, upto: int | None = None, feed: tuple[bytes, bytes] | None = None

@@ -25,8 +25,16 @@ from relayer.rules.plan import PlanNote, PlanResult
 from relayer.service import Service
 from relayer.toml_writer import encode_parameters, encode_toml
 
-TIMING = {"poll_s": 60, "settle_s": 60, "submit_s": 60, "republish_s": 60, "takeover_s": 120, "bump_s": 240}
-"""A look a minute is enough where finality takes a quarter of an hour, and keeps hours of virtual time cheap."""
+TIMING = {
+    "poll_s": 120,
+    "settle_s": 120,
+    "look_again_s": 240,
+    "submit_s": 120,
+    "republish_s": 120,
+    "takeover_s": 240,
+    "bump_s": 480,
+}
+"""A look every two minutes is enough where finality takes a quarter of an hour, and keeps hours of virtual time cheap."""
 
 PASSWORD = b"demo"
 ASK_S = 45

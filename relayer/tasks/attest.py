@@ -466,11 +466,14 @@ def add_signatures(node: Node, plan: Plan, digest: bytes, signatures: Sequence[P
         packet = finalize_packet(planned, digest)
         commitment = compute_commitment(packet)
         known = node.store.get_signatures(planned.vault_id, planned.sequence, commitment)
+        given = [s for s in signatures if (s.vault_id, s.sequence) == (planned.vault_id, planned.sequence)]
+        record = node.store.get_packet(planned.vault_id, planned.sequence, commitment)
+        is_certified = record is not None and node.store.get_certificate_signatures(record) is not None
+        if is_certified and all(known.get(s.operator) == s.signature for s in given):
+            continue  # said again, as gossip does
         ballot = PacketBallot(planned.vault_id, planned.operator_epoch, packet, tuple(sorted(known.items())))
         new = []
-        for s in signatures:
-            if (s.vault_id, s.sequence) != (planned.vault_id, planned.sequence):
-                continue
+        for s in given:
             try:
                 ballot, added = add_signature(ballot, s.operator, s.signature, committee)
             except Rejected as error:
@@ -480,8 +483,7 @@ def add_signatures(node: Node, plan: Plan, digest: bytes, signatures: Sequence[P
                 new.append((planned.vault_id, planned.sequence, commitment, s.operator, s.signature))
         if new:
             node.store.record_signatures(new)
-        record = node.store.get_packet(planned.vault_id, planned.sequence, commitment)
-        if record is None or node.store.get_certificate_signatures(record) is not None:
+        if record is None or is_certified:
             continue
         certificate = get_certificate(ballot, committee)
         if certificate is not None:
@@ -687,14 +689,18 @@ def record_prices(node: Node, reports: Sequence[SignedReport], marks: Sequence[S
         Rejected: one of them is not sound (those before it are kept).
     """
     signers, threshold = node.parameters.price_signers, node.parameters.price_threshold
-    for signed in reports:
-        r = signed.report
-        verify_report(signed, signers=signers, threshold=threshold, now=now, heartbeat_s=None)
-        node.store.record_price("report", r.source, r.underlying, 0, r.stamp, encode_document(signed))
-    for signed_mark in marks:
-        m = signed_mark.mark
-        verify_mark(signed_mark, signers=signers, threshold=threshold, now=now, heartbeat_s=None)
-        node.store.record_price("mark", m.source, m.underlying, m.expiry, m.stamp, encode_document(signed_mark))
+    rows: list[tuple[str, bytes, bytes, int, int, bytes]] = []
+    try:
+        for signed in reports:
+            r = signed.report
+            verify_report(signed, signers=signers, threshold=threshold, now=now, heartbeat_s=None)
+            rows.append(("report", r.source, r.underlying, 0, r.stamp, encode_document(signed)))
+        for signed_mark in marks:
+            m = signed_mark.mark
+            verify_mark(signed_mark, signers=signers, threshold=threshold, now=now, heartbeat_s=None)
+            rows.append(("mark", m.source, m.underlying, m.expiry, m.stamp, encode_document(signed_mark)))
+    finally:
+        node.store.record_prices(rows)
 
 
 def get_prices(node: Node, ledger: Ledger, now: int) -> tuple[list[SignedReport], list[SignedMark]]:

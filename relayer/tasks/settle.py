@@ -11,9 +11,6 @@ from relayer.rules.quorum import Committee, get_proposer
 from relayer.states import get_positions
 from relayer.tasks import attest
 
-LOOK_AGAIN_S = 15
-"""Seconds after which an unchanged cut is planned again, because prices and time move too."""
-
 
 async def step(node: Node) -> bool:
     """Look whether there is work, and propose it if it is our turn; True if something was proposed.
@@ -38,7 +35,7 @@ async def step(node: Node) -> bool:
     is_mine = _is_mine(node, committee, slot)
     key = keccak256(compute_digest(cut) + compute_digest(open_packets) + repr(progress.base_k).encode())
     is_idle = progress.since is None or not is_mine
-    if key == progress.last_plan_key and is_idle and now - progress.last_plan_at < LOOK_AGAIN_S:
+    if key == progress.last_plan_key and is_idle and now - progress.last_plan_at < node.timing.look_again_s:
         return False
     progress.last_plan_key, progress.last_plan_at = key, now
 

@@ -7,7 +7,7 @@ submitter delays and two at once are harmless (`recv` is at most once).
 
 from __future__ import annotations
 
-from chains.base import Chain, Outcome, SignedTx, Submitter
+from chains.base import OUT_OF_TURN, Chain, Outcome, SignedTx, Submitter
 from messages.bodies import CLEARING_CLIENT, ENCODING, PORT, VERSION
 from messages.digests import Certificate, verify_certificate
 from messages.errors import Rejected, Unavailable
@@ -94,9 +94,12 @@ async def _submit_packet(
     previous = [t.signed for t in store.get_transactions(chain=chain.chain_id, open_only=True)]
     try:
         signed = await submitter.prepare(certificate, previous)
-    except Rejected:
-        # Most often another operator's transaction was first. If no Ack comes of it, this is looked at again later.
+    except Rejected as error:
+        # If no Ack comes of what was first, this is looked at again later.
         node.submit_not_before[key] = now + node.timing.bump_s
+        if error.reason == OUT_OF_TURN:
+            node.log.info("another was first", chain=chain.chain_id, sequence=packet.sequence)
+            return False
         raise
     node.submit_not_before.pop(key, None)
     row = store.record_transaction(signed, packet.commitment, now)
