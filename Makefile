@@ -4,6 +4,7 @@ SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+WORKERS ?= auto
 RELAYER_VECTORS ?= ../shared/vectors
 export RELAYER_VECTORS
 
@@ -33,7 +34,7 @@ demo: install  ## two chains, proofs, netting and settlement in this process, un
 	$(BIN)/relayer demo
 
 test: install-dev  ## all tests (under ten minutes on two cores)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(WORKERS) -m 'not slow'
 
 lint: install-dev  ## ruff: rules and format
 	$(BIN)/ruff check .
