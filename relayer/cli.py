@@ -83,6 +83,10 @@ class _ConfigError(Exception):
     """A configuration that cannot be used; carries what was wrong with it."""
 
 
+class _StoreError(Exception):
+    """The store failed while it was written: what became durable is read at the next start."""
+
+
 def _run(command: Callable[[], Answer], *, as_json: bool) -> None:
     """Run a command, print its answer, end with its exit code; every expected error becomes words and a code."""
     import sqlite3
@@ -102,6 +106,8 @@ def _run(command: Callable[[], Answer], *, as_json: bool) -> None:
         code = OK
     except _ConfigError as error:
         code = _say_error("config", str(error), CONFIG, as_json=as_json)
+    except _StoreError as error:
+        code = _say_error("store_failed", str(error), TRY_AGAIN, as_json=as_json)
     except RelayerError as error:
         code = _say_error(error.reason or type(error).__name__.lower(), str(error), _get_code(error), as_json=as_json)
     except sqlite3.OperationalError as error:
@@ -187,6 +193,22 @@ def demo(
         )
         raise typer.Exit(USAGE) from error
     raise typer.Exit(run_demo(seed, faults, keep, as_json, verbose))
+
+
+@app.command(epilog=_help("relayer run -c relayer.toml", no="the node ended with a reason of its own"))
+def run(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Run the node: follow chains, prove, plan, sign, settle. SIGTERM or Ctrl-C stops it cleanly; start it again any time."""
+    from relayer.commands.run import NotStartable, StoreStopped, run_node
+
+    def command() -> Answer:
+        try:
+            return run_node(config, as_json=as_json)
+        except NotStartable as error:
+            raise _ConfigError(str(error)) from error
+        except StoreStopped as error:
+            raise _StoreError(f"{error}; start the node again, it reads what really happened") from error
+
+    _run(command, as_json=as_json)
 
 
 @app.command(

@@ -1,0 +1,161 @@
+"""`relayer run`: one operator's node as a process, from its files until somebody stops it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from messages.errors import Rejected, RelayerError
+from relayer.render import Answer, format_age, hex_of
+
+if TYPE_CHECKING:
+    from relayer.config import Config
+    from relayer.service import Service
+
+STORE_AND_LOCK_REASONS = frozenset(
+    {"in_use", "too_new", "too_old", "corrupt", "chain_broken", "network_file_system", "sqlite_version", "pragma"}
+)
+"""Reasons that say the files cannot be used (exit codes 4 and 75); whatever else keeps a node from starting is the configuration."""
+
+
+class NotStartable(Exception):
+    """The configuration does not make a node; carries the words for people."""
+
+
+class StoreStopped(Exception):
+    """The store failed while writing: restart, and the node reads what really happened."""
+
+
+def run_node(path: Path, *, as_json: bool, stream: TextIO | None = None) -> Answer:
+    """Build the node of a configuration and run it until SIGTERM or SIGINT.
+
+    Args:
+        path: relayer.toml.
+        as_json: logs as JSON lines whatever the configuration says.
+        stream: where logs go; stderr by default.
+
+    Raises:
+        NotStartable: files, keys or addresses do not make a node. StoreStopped: a write failed.
+        Rejected: the store or journal cannot be used, or a part ended with words of its own.
+    """
+    from relayer.config import load_config
+    from relayer.database import StoreFailure
+    from relayer.log import make_logger
+    from relayer.operate import forbid_core_dumps
+
+    forbid_core_dumps()
+    try:
+        config = load_config(path)
+        refuse_memory(config)
+    except Rejected as error:
+        raise NotStartable(str(error)) from error
+    log = make_logger(level=config.log.level, as_json=as_json or config.log.json_lines, stream=stream or sys.stderr)
+    began_s = time.monotonic()
+    try:
+        name, operator = asyncio.run(_run(config, log))
+    except StoreFailure as error:
+        raise StoreStopped(str(error)) from error
+    except BaseExceptionGroup as errors:
+        raise _get_expected(errors) or errors from errors
+    ran_s = int(time.monotonic() - began_s)
+    data = {"schema": "relayer/run/1", "node": name, "operator": hex_of(operator), "stopped": True, "ran_s": ran_s}
+    return Answer(data, [f"{name} stopped cleanly after {format_age(ran_s)}; nothing is lost, `relayer run` goes on."])
+
+
+def refuse_memory(config: Config) -> None:
+    """Refuse a carrier that reaches nobody: a node of its own needs a broker.
+
+    Raises:
+        Rejected: reason ``memory_gossip``.
+    """
+    if config.gossip.kind == "memory":
+        raise Rejected(
+            f'{config.path.name}: gossip.kind = "memory" reaches only nodes of one process (the demo): a node that runs alone'
+            ' needs a broker: kind = "mqtt" with host and port',
+            reason="memory_gossip",
+        )
+
+
+async def _run(config: Config, log: Any) -> tuple[str, bytes]:
+    from relayer.operate import operate, stop_on_signals
+
+    stop = asyncio.Event()
+    with stop_on_signals(stop):
+        service = _open(config, log)
+        monitor = None
+        try:
+            carrier: Any = service.node.gossip
+            if config.metrics is not None:
+                from relayer.health import Monitor
+
+                monitor = Monitor(service, carrier, host=config.metrics.host, port=config.metrics.port)
+        except Rejected as error:
+            service.close()
+            raise NotStartable(str(error)) from error
+        except BaseException:
+            service.close()
+            raise
+        _announce(config, service)
+        await operate(service, stop, carrier=carrier, monitor=monitor)
+    log.info("stopped", node=config.name)
+    return config.name, service.node.signer.operator
+
+
+def _open(config: Config, log: Any) -> Service:
+    from relayer.service import open_configured
+
+    try:
+        return open_configured(config, log=log)
+    except Rejected as error:
+        if error.reason in STORE_AND_LOCK_REASONS:
+            raise
+        raise NotStartable(f"{error} [{error.reason}]") from error
+
+
+def _announce(config: Config, service: Service) -> None:
+    """Say once what runs, with everything that is worth comparing with the other operators."""
+    node = service.node
+    log, committee = node.log, node.get_committee()
+    log.info(
+        "starting",
+        operator=hex_of(node.signer.operator),
+        parameters=f"version {node.parameters.version} {hex_of(node.parameters_digest)[:18]}..",
+        committee=f"{committee.threshold} of {len(committee.operators)}, epoch {committee.epoch}",
+        is_member=node.signer.operator in committee.operators,
+        broker=f"{config.gossip.host}:{config.gossip.port}",
+        metrics="off" if config.metrics is None else f"http://{config.metrics.host}:{config.metrics.port}/metrics",
+    )
+    for chain in node.chains.values():
+        log.info(
+            "chain",
+            chain=chain.chain_id,
+            endpoints=len(chain.reader.sources),
+            sends=chain.submitter is not None,
+            recorded=node.store.get_cursor(chain.vault_id).sequence,
+        )
+    until = node.signer.journal.quarantine_until
+    if until is not None:
+        log.warning(
+            "the key signs nothing yet: its journal is new, was lost or restored; it ends when every vault's proven time passes",
+            until=until,
+        )
+
+
+def _get_expected(errors: BaseExceptionGroup[BaseException]) -> RelayerError | None:
+    """The error to show where everything in a group is expected; None where a bug is among them."""
+    found: list[BaseException] = []
+    _flatten(errors, found.append)
+    expected = [e for e in found if isinstance(e, RelayerError)]
+    return expected[0] if expected and len(expected) == len(found) else None
+
+
+def _flatten(error: BaseException, add: Callable[[BaseException], None]) -> None:
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            _flatten(inner, add)
+    else:
+        add(error)
