@@ -103,6 +103,8 @@ class Progress:
     proposals: dict[tuple[int, int], Envelope] = field(default_factory=dict)
     waiting: dict[tuple[int, int], Envelope] = field(default_factory=dict)
     refused: set[bytes] = field(default_factory=set)
+    unsigned: set[bytes] = field(default_factory=set)
+    """Plans whose packets the own journal refused to sign: not tried again until a restart or the end of a quarantine."""
     result: PlanResult | None = None
     last_plan_key: bytes = b""
     last_plan_at: int = 0

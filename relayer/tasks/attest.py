@@ -407,6 +407,7 @@ def quarantine(node: Node, why: str) -> None:
 async def open_and_sign(node: Node, plan: Plan, votes: Sequence[Vote]) -> None:
     """Record the packets of a plan with m votes as open; sign them if the plan is our own too; tell everybody."""
     digest, now = compute_digest(plan), node.clock.now()
+    is_new = not _are_packets_known(node, plan, digest)
     records = []
     for planned in plan.packets:
         packet = finalize_packet(planned, digest)
@@ -420,20 +421,29 @@ async def open_and_sign(node: Node, plan: Plan, votes: Sequence[Vote]) -> None:
     node.store.record_open_packets(records, votes)
     _finish_k(node, plan.k, digest)
     signatures: tuple[PacketSignature, ...] = ()
-    if any(v.operator == node.signer.operator for v in node.store.get_votes(digest)):
+    if _may_sign(node, digest):
         try:
             signatures = node.signer.sign_packets(plan, tuple(votes), node.get_committee(), node.get_proven_times())
         except Conflict as refusal:
             # The journal has the last word: another plan of this k, or another packet under a number, was signed.
+            node.progress.unsigned.add(digest)
             node.blame("node", "own journal", refusal.reason, str(refusal))
         except Rejected as refusal:
             if refusal.reason not in ("old_k", "quarantine"):
                 raise
+            node.progress.unsigned.add(digest)
             node.blame("node", "own journal", refusal.reason, str(refusal))
         node.record_journal_tip()
     add_signatures(node, plan, digest, signatures)
     reach("after_signatures")
-    await publish_signed_plan(node, plan, votes)
+    if is_new or signatures:  # an answer to an answer would never end
+        await publish_signed_plan(node, plan, votes)
+
+
+def _may_sign(node: Node, digest: bytes) -> bool:
+    """Whether this operator voted for a plan and its journal has not refused it before."""
+    is_ours = any(v.operator == node.signer.operator for v in node.store.get_votes(digest))
+    return is_ours and digest not in node.progress.unsigned
 
 
 def _finish_k(node: Node, k: int, plan_digest: bytes) -> None:
@@ -511,11 +521,11 @@ async def accept_signed_plan(node: Node, envelope: Envelope, body: bytes) -> Non
     for vote_ in signed.votes:
         await _look_for_two_votes(node, vote_, committee)
     await _look_for_two_plans(node, signed, digest)
-    is_ours = any(v.operator == node.signer.operator for v in node.store.get_votes(digest))
     own_signed = node.signer.journal.get_value("plan", encode_u64(signed.plan.k))
     if any(s.operator == node.signer.operator for s in signed.signatures) and own_signed != digest:
         quarantine(node, "a packet signature of this key that its journal does not know")
-    if unknown or not _are_packets_known(node, signed.plan, digest) or (is_ours and own_signed is None):
+    is_missing = unknown or not _are_packets_known(node, signed.plan, digest)
+    if is_missing or (own_signed is None and _may_sign(node, digest)):
         await open_and_sign(node, signed.plan, signed.votes)
     add_signatures(node, signed.plan, digest, signed.signatures)
 

@@ -20,8 +20,10 @@ async def step(node: Node) -> bool:
     """
     await update_prices(node)
     journal, progress = node.signer.journal, node.progress
-    if not journal.record_release(node.get_proven_times(), max(progress.highest_seen_k, journal.highest_k)):
-        return False
+    if journal.quarantine_until is not None:
+        if not journal.record_release(node.get_proven_times(), max(progress.highest_seen_k, journal.highest_k)):
+            return False
+        progress.unsigned.clear()
     cut = node.get_cut()
     if cut is None or node.store.is_halted("node") or not _is_above_floor(node, cut):
         return False

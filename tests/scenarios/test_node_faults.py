@@ -475,3 +475,21 @@ async def test_what_a_stranger_says_changes_nothing_and_costs_little(tmp_path):
         assert node.store.get_votes_of(0) == before == ()
         assert {"not_operator", "bad_envelope"} <= {reason for _, reason in get_blames(c, 0)}
         journal.close()
+
+
+async def test_journals_that_refuse_a_plan_cause_no_storm_of_messages(tmp_path):
+    from relayer.database import encode_u64
+    from relayer.keys import Statement
+
+    async with Committee(tmp_path) as c:
+        await c.run_for(10)
+        slot = c.chains[0].vault_id + encode_u64(1)
+        for service in c.services.values():  # as if each had signed another packet under number 1 that is not dead yet
+            service.node.signer.journal.record_statements([Statement("packet", slot, b"other", 0, 2**40)], {})
+        put_trade(c.chains[0], c.clock)
+        before = c.bus.delivered
+        await c.run_for(60)
+        assert [p.status for p in c.services[0].get_status().packets] == ["open"]
+        assert count_accepted(c.chains[0]) == 0
+        assert ("node", "signed_otherwise") in get_blames(c, 0)
+        assert c.bus.delivered - before < 150
