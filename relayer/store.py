@@ -27,6 +27,11 @@ from relayer.migrations import store_migrations
 SNAPSHOT_EVERY = 1000
 """Facts between two stored vault states: a restart folds at most this many per vault."""
 
+SNAPSHOTS_KEPT = 4
+"""So many of the newest stored states stay; of older ones those at multiples of `SPARSE_SNAPSHOT_EVERY`."""
+
+SPARSE_SNAPSHOT_EVERY = 20_000
+
 CHECKED_FACTS = 200_000
 """Facts per vault whose chain is checked when the store is opened (newest first); `verify_all` checks every one."""
 
@@ -203,6 +208,12 @@ class Store:
                     "INSERT OR IGNORE INTO snapshots VALUES (?, ?, ?, ?)",
                     (head.vault_id, encode_u64(sequence), _digest_state(head.vault_id, sequence, state), state),
                 )
+                # Old states are only wanted for old cuts: a sparse row of them, or a big book would fill the disk.
+                stale = sequence - SNAPSHOTS_KEPT * SNAPSHOT_EVERY
+                if stale > 0 and stale % SPARSE_SNAPSHOT_EVERY:
+                    db.execute(
+                        "DELETE FROM snapshots WHERE vault_id = ? AND sequence = ?", (head.vault_id, encode_u64(stale))
+                    )
         reach("after_facts")
 
     def get_trusted(self, chain: str, *, below_height: int | None = None) -> tuple[Point, bytes] | None:
