@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 OK, NO, USAGE, CONFIG, STORE, BUG, TRY_AGAIN = 0, 1, 2, 3, 4, 70, 75
 
-USAGE_REASONS = frozenset({"usage", "what_if"})
+USAGE_REASONS = frozenset({"usage", "what_if", "short_password"})
 STORE_REASONS = frozenset(
     {
         "no_store", "too_new", "too_old", "corrupt", "chain_broken", "file_mode", "network_file_system", "sqlite_version", "pragma",
@@ -42,6 +42,8 @@ archive_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Everything a stranger needs to compute all again."
 )
 app.add_typer(archive_app, name="archive")
+keys_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Encrypted key files; nothing in the clear.")
+app.add_typer(keys_app, name="keys")
 
 
 def _help(example: str, *, no: str = "the answer is no, or nothing has that name", codes: str = "2 3 4 75") -> str:
@@ -425,6 +427,116 @@ def archive_export(
             return export_archive(view, loaded.anchors, file)
 
     _run(run, as_json=as_json)
+
+
+# ---- keys ---------------------------------------------------------------------------------------------------------------
+
+PasswordOption = Annotated[
+    str | None, typer.Option("--password", help="file:PATH (mode 0600) or fd:NUMBER; a person is asked otherwise.")
+]
+NewPasswordFileOption = Annotated[
+    Path | None, typer.Option("--new-password-file", help="Make a random password and write it to this new file.")
+]
+ThrowawayOption = Annotated[
+    bool, typer.Option("--throwaway", help="For tests: cheap password guard; nodes refuse it unless told otherwise.")
+]
+NewKeyArgument = Annotated[Path, typer.Argument(help="A new file; never overwritten.")]
+KeyArgument = Annotated[Path, typer.Argument(help="A keystore v3 file.")]
+
+
+@keys_app.command(
+    "new",
+    epilog=_help(
+        "relayer keys new operator.json --new-password-file operator.password",
+        no="a file is in the way, or the password is not usable",
+        codes="2 4",
+    ),
+)
+def keys_new(
+    file: NewKeyArgument,
+    password: PasswordOption = None,
+    new_password_file: NewPasswordFileOption = None,
+    throwaway: ThrowawayOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a fresh key in an encrypted file (keystore v3, mode 0600) and print its address."""
+    from relayer.commands.keys import new_key
+
+    _run(lambda: new_key(file, password, new_password_file, is_throwaway=throwaway), as_json=as_json)
+
+
+@keys_app.command(
+    "import",
+    epilog=_help(
+        "relayer keys import operator.json --from old.json --from-password file:old.password --password file:operator.password",
+        no="a file is in the way, the password is wrong, or the source is no keystore v3",
+        codes="2 4",
+    ),
+)
+def keys_import(
+    file: NewKeyArgument,
+    source: Annotated[Path, typer.Option("--from", help="A keystore v3 of any program; it stays as it is.")],
+    from_password: Annotated[
+        str | None, typer.Option("--from-password", help="Of the source: file:PATH or fd:NUMBER; asked otherwise.")
+    ] = None,
+    password: PasswordOption = None,
+    new_password_file: NewPasswordFileOption = None,
+    throwaway: ThrowawayOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Encrypt the key of another keystore v3 anew, at full cost, into a file of its own. Keys in the clear are not taken."""
+    from relayer.commands.keys import import_key
+
+    _run(
+        lambda: import_key(file, source, from_password, password, new_password_file, is_throwaway=throwaway),
+        as_json=as_json,
+    )
+
+
+@keys_app.command(
+    "show", epilog=_help("relayer keys show operator.json", no="a node would not take this file as it is", codes="2")
+)
+def keys_show(file: KeyArgument, as_json: JsonOption = False) -> None:
+    """What a key file says of itself: address, cost, mode. Opens nothing and asks for no password."""
+    from relayer.commands.keys import show_key
+
+    _run(lambda: show_key(file), as_json=as_json)
+
+
+@keys_app.command(
+    "export-public",
+    epilog=_help(
+        "relayer keys export-public operator.json --password file:operator.password",
+        no="the password is wrong, or the file names another address than its key has",
+        codes="2 4",
+    ),
+)
+def keys_export_public(file: KeyArgument, password: PasswordOption = None, as_json: JsonOption = False) -> None:
+    """Open a key file and print the address of its key: what the other operators and the broker need to know."""
+    from relayer.commands.keys import export_public
+
+    _run(lambda: export_public(file, password), as_json=as_json)
+
+
+@keys_app.command(
+    "first-journal",
+    epilog=_help(
+        "relayer keys first-journal --never-signed 0x1111111111111111111111111111111111111111 -c relayer.toml",
+        no="there is a journal or a store already, or the key file cannot be used",
+    ),
+)
+def keys_first_journal(
+    never_signed: Annotated[
+        str | None,
+        typer.Option("--never-signed", help="The key's address, repeated by who knows that it never signed."),
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Make the journal of a fresh key: you say that it has never signed anything. Without it a node waits first."""
+    from relayer.commands.keys import create_first_journal
+
+    _run(lambda: (_load(config), create_first_journal(config, never_signed))[1], as_json=as_json)
 
 
 @app.command(epilog=_help("relayer version --json", no="never", codes="2"))
