@@ -44,6 +44,16 @@ archive_app = typer.Typer(
 app.add_typer(archive_app, name="archive")
 keys_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Encrypted key files; nothing in the clear.")
 app.add_typer(keys_app, name="keys")
+halts_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What is stopped until two people agree.")
+app.add_typer(halts_app, name="halts")
+evidence_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Proofs that an operator said two things in one slot."
+)
+app.add_typer(evidence_app, name="evidence")
+operators_app = typer.Typer(
+    invoke_without_command=True, rich_markup_mode=None, help="The operator set on every vault, and its change."
+)
+app.add_typer(operators_app, name="operators")
 
 
 def _help(example: str, *, no: str = "the answer is no, or nothing has that name", codes: str = "2 3 4 75") -> str:
@@ -427,6 +437,116 @@ def archive_export(
             return export_archive(view, loaded.anchors, file)
 
     _run(run, as_json=as_json)
+
+
+# ---- operators, halts, evidence -----------------------------------------------------------------------------------------
+
+
+@operators_app.callback(
+    invoke_without_command=True,
+    epilog=_help("relayer operators -c relayer.toml", no="the vaults do not have one and the same set"),
+)
+def operators(
+    context: typer.Context,
+    last: Annotated[
+        int, typer.Option("--last", min=1, max=10_000, help="How many of the newest plans to look at.")
+    ] = 20,
+    config: ConfigOption = DEFAULT_CONFIG,
+    full: FullOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """The set on every vault by its facts, a pending rotation, and who voted for and signed how many of the last plans."""
+    if context.invoked_subcommand is not None:
+        return
+    from relayer.commands.operators import show_operators
+
+    _run(_read(config, lambda view: show_operators(view, last, is_full=full)), as_json=as_json)
+
+
+@halts_app.command("list", epilog=_help("relayer halts list -c relayer.toml", no="something is halted"))
+def halts_list(
+    is_all: Annotated[bool, typer.Option("--all", help="Also those that were cleared.")] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """What is stopped, since when, why, and who has agreed to go on."""
+    from relayer.commands.halts import list_halts
+
+    _run(_read(config, lambda view: list_halts(view, is_all=is_all)), as_json=as_json)
+
+
+@halts_app.command(
+    "clear",
+    epilog=_help(
+        'relayer halts clear 1 --person "Ada" --note "the endpoint served a fork; it is gone" -c relayer.toml',
+        no="no such halt, cleared already, or the same person again",
+    ),
+)
+def halts_clear(
+    number: Annotated[int, typer.Argument(min=1, help="Its number in `relayer halts list`.")],
+    person: Annotated[str, typer.Option("--person", help="Who agrees. Two different people have to.")],
+    note: Annotated[str, typer.Option("--note", help="What was found; it stays on record.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Agree to end a halt. Stop the node first: its store has one writer. The halt ends with the second person's agreement."""
+    from relayer.commands.halts import clear_halt
+
+    _run(lambda: clear_halt(_load(config).store_path, number, person, note), as_json=as_json)
+
+
+@evidence_app.command("list", epilog=_help("relayer evidence list -c relayer.toml", no="there is evidence"))
+def evidence_list(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
+    """Every proof of equivocation on record."""
+    from relayer.commands.halts import list_evidence
+
+    _run(_read(config, list_evidence), as_json=as_json)
+
+
+@evidence_app.command(
+    "export",
+    epilog=_help(
+        "relayer evidence export evidence.json --number 1 -c relayer.toml",
+        no="no such proof, or a file is in the way",
+    ),
+)
+def evidence_export(
+    file: Annotated[Path, typer.Argument(help="A new file.")],
+    number: Annotated[int, typer.Option("--number", min=1, help="Its number in `relayer evidence list`.")] = 1,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one proof to a file that anybody can check without this node."""
+    from relayer.commands.halts import export_evidence
+
+    _run(_read(config, lambda view: export_evidence(view, file, number)), as_json=as_json)
+
+
+@evidence_app.command(
+    "verify",
+    epilog=_help(
+        "relayer evidence verify evidence.json -c relayer.toml", no="it proves nothing: the reason is printed"
+    ),
+)
+def evidence_verify(
+    file: Annotated[Path, typer.Argument(help="A file of `relayer evidence export`.")],
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", help="Judge by the operator sets that this node has proven.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check such a file: two statements of one operator that exclude each other, signed by its key."""
+    from relayer.commands.halts import verify_evidence
+
+    def alone() -> Answer:
+        return verify_evidence(file, None)
+
+    def beside_records() -> Answer:
+        from relayer.commands.operators import get_committees
+
+        return _read(config or DEFAULT_CONFIG, lambda view: verify_evidence(file, get_committees(view)))()
+
+    _run(alone if config is None else beside_records, as_json=as_json)
 
 
 # ---- keys ---------------------------------------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ def get_commands():
     for name, command in root.commands.items():
         if hasattr(command, "commands"):
             out |= {f"{name} {sub}": inner for sub, inner in command.commands.items()}
+            if command.invoke_without_command:
+                out[name] = command
         else:
             out[name] = command
     return out
