@@ -15,6 +15,9 @@ parser.add_argument("--seed", type=int, default=1)
 parser.add_argument("--faults", action="store_true", help="kill an operator, stop an endpoint, restart the broker")
 parser.add_argument("--expiry-minutes", type=int, default=EXPIRY_MINUTES)
 parser.add_argument("--slots-per-epoch", type=int, default=8)
+parser.add_argument(
+    "--config", type=Path, help="given endpoints and keys instead of local nodes (relayer/testnet/given.py)"
+)
 parser.add_argument("--json", action="store_true", help="the report on stdout")
 found = parser.parse_args()
 sys.exit(
@@ -27,6 +30,7 @@ sys.exit(
             found.expiry_minutes,
             found.slots_per_epoch,
             found.json,
+            found.config,
         )
     )
 )

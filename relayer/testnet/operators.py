@@ -17,6 +17,7 @@ from typing import Any
 
 from messages.canonical import decode_canonical
 from messages.digests import get_address
+from messages.documents import compute_digest
 from messages.errors import Rejected
 from messages.outbox import Fact
 from relayer.commands.proofs import prove_fact, replay_store, verify_file
@@ -39,7 +40,6 @@ TIMING = {
     "backoff_max_s": 4.0,
 }
 """Blocks come each second and finality within half a minute: a look each second is what a quarter of an hour is elsewhere."""
-READY_TIMEOUT_S = 120.0
 STATE_MEMORY_S = 0.8
 PRICES = "prices.jsonl"
 
@@ -121,6 +121,7 @@ def _make_config(operator: Operator, world: LiveWorld, sites: Mapping[str, SiteE
         "store": "store.db",
         "journal": "journal.db",
         "parameters": "parameters.toml",
+        "genesis_parameters": "0x" + compute_digest(world.get_parameters()).hex(),
         "operator": {
             "key": "file:operator.json",
             "password": "file:operator.password",
@@ -153,18 +154,17 @@ def get_run_command(config: Path) -> list[str]:
 
 
 def start_operators(group: Group, operators: Sequence[Operator]) -> list[Process]:
-    """Start a process for each operator and wait until each has proven both vaults once.
-
-    Raises:
-        Unavailable: one ended, or does not get there ("ended", "not_ready").
-    """
+    """Start a process for each operator."""
     processes = [group.add(o.name, get_run_command(o.config)) for o in operators]
     for process in processes:
         process.start()
-    for operator, process in zip(operators, processes, strict=True):
-        observer = Observer(operator)
-        process.wait_until(observer.has_heads, "proving every vault once", READY_TIMEOUT_S)
     return processes
+
+
+def wait_for_heads(operators: Sequence[Operator], processes: Sequence[Process], timeout_s: float) -> None:
+    """Wait until each operator has proven every vault once; Unavailable ("ended", "not_ready")."""
+    for operator, process in zip(operators, processes, strict=True):
+        process.wait_until(Observer(operator).has_heads, "proving every vault once", timeout_s, poll_s=0.5)
 
 
 class Observer:

@@ -158,7 +158,9 @@ class Process:
                 events.append(found)
         return events
 
-    def wait_until(self, is_ready: Callable[[], bool], what: str, timeout_s: float = START_TIMEOUT_S) -> None:
+    def wait_until(
+        self, is_ready: Callable[[], bool], what: str, timeout_s: float = START_TIMEOUT_S, poll_s: float = POLL_S
+    ) -> None:
         """Wait for a health check; Unavailable ("ended", "not_ready") with the last lines of the log."""
         deadline = time.monotonic() + timeout_s
         while not is_ready():
@@ -169,7 +171,7 @@ class Process:
                     expected=f"within {timeout_s} s",
                     reason="not_ready",
                 )
-            time.sleep(POLL_S)
+            time.sleep(poll_s)
 
     def wait_for_event(self, event: str, timeout_s: float = START_TIMEOUT_S) -> dict[str, Any]:
         """Wait for a JSON line {"event": event, ...} on stdout since the last start; raises as `wait_until`."""

@@ -38,8 +38,8 @@ def make_html(result: Mapping[str, Any]) -> str:
         f"<style>{_STYLE}</style></head><body>",
         f"<h1>Testnet run {verdict}</h1>",
         (
-            f"<p class=grey>seed {result['seed']}, {'with faults' if result['faults'] else 'without faults'}; two anvil nodes, two sidecars"
-            f" (epochs of {result['slots_per_epoch']} slots of one second), mosquitto, four operator processes, three signatures make a packet.</p>"
+            f"<p class=grey>seed {result['seed']}, {'with faults' if result['faults'] else 'without faults'};"
+            f" {escape(str(result['nodes']))}; mosquitto, four operator processes, three signatures make a packet.</p>"
         ),
         _make_summary(result),
         "<h2>Timeline</h2>",

@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from relayer.demo.story import Stuck
 from relayer.demo.world import DECIMALS, UNIT, Site
 from relayer.testnet.broker import Broker, start_broker
 from relayer.testnet.door import Door, get_faucet_key
+from relayer.testnet.given import GivenChain, load_given
 from relayer.testnet.latency import compute_latencies, read_events
 from relayer.testnet.nodes import Beacon, SidecarSizes, start_anvil, start_sidecar
 from relayer.testnet.operators import (
@@ -39,12 +40,13 @@ from relayer.testnet.operators import (
     SiteEndpoints,
     make_broker_passwords,
     start_operators,
+    wait_for_heads,
     write_operators,
 )
 from relayer.testnet.processes import LOOPBACK, Group, Process, get_start_time, stop_process
 from relayer.testnet.proxy import start_proxy
 from relayer.testnet.report import write_html
-from relayer.testnet.world import LiveStory, LiveWorld, make_live_scenario
+from relayer.testnet.world import LIMIT_S, LiveStory, LiveWorld, make_live_scenario
 
 STATE_FILE = "testnet.json"
 REPORT_JSON = "report.json"
@@ -55,8 +57,6 @@ KILLED = 2
 EXPIRY_MINUTES = 10
 FINALITY_TIMEOUT_S = 180.0
 SETTLE_S = 5.0
-DOWN_S = 20.0
-"""How long a killed operator, and a stopped endpoint, stay away."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,8 @@ class Options:
     """What the command line asks for.
 
     action: up, run, down or report. folder: of the run; None makes a temporary one. seed: another one gives other numbers. expiry_minutes:
-    from the opening of the story. slots_per_epoch: of the devnets; finality takes two to three epochs of as many seconds.
+    from the opening of the story. slots_per_epoch: of the devnets; finality takes two to three epochs of as many seconds. config: see
+    `relayer.testnet.given`; None starts local nodes.
     """
 
     action: str
@@ -74,17 +75,20 @@ class Options:
     expiry_minutes: int = EXPIRY_MINUTES
     slots_per_epoch: int = 8
     as_json: bool = False
+    config: Path | None = None
 
 
 @dataclass
 class Chain:
-    """One running chain: node, consensus, and the proxies in front of them."""
+    """One chain: how users and operators reach it. ``beacon`` and ``proxies`` are there if it runs here."""
 
     name: str
     door: Door
-    beacon: Beacon
-    proxies: list[Process]
-    endpoints: list[tuple[str, str, str]]
+    endpoints: Sequence[tuple[str, str, str]]
+    settings: str
+    checkpoint: bytes
+    beacon: Beacon | None = None
+    proxies: list[Process] = field(default_factory=list)
 
 
 @dataclass
@@ -100,8 +104,7 @@ class Testnet:
     processes: list[Process]
     observer: Observer
     prices: asyncio.Task[None]
-    started: float
-    timeline: list[dict[str, Any]] = field(default_factory=list)
+    wait_s: int
 
     def check(self) -> None:
         """Bring out what ended by itself."""
@@ -178,7 +181,8 @@ async def _run(options: Options, folder: Path, screen: Screen) -> int:
 
 def _tell_addresses(net: Testnet, screen: Screen) -> None:
     for chain in net.chains.values():
-        screen.say(f"chain {chain.name}: eip155:{chain.door.chain_id}, {chain.door.url}, beacon {chain.beacon.url}")
+        name, execution, beacon = chain.endpoints[-1]
+        screen.say(f"chain {chain.name}: eip155:{chain.door.chain_id}, {name}: {execution}, beacon {beacon}")
     for operator in net.operators:
         screen.say(f"{operator.name}: relayer status -c {operator.config}")
     screen.say("Ready. Ctrl-C, or `relayer testnet down`, stops everything.")
@@ -198,15 +202,21 @@ async def start_testnet(options: Options, folder: Path, screen: Screen) -> Async
     (folder / STATE_FILE).write_text(json.dumps(state))
     secret = secrets.token_bytes(32)
     plan = load_scenario(options.seed)
+    given = None if options.config is None else load_given(options.config, tuple(c.name for c in plan.chains))
     with Group(folder / "processes") as group:
-        chains = {}
+        chains: dict[str, Chain] = {}
         for chain_plan in plan.chains:
-            chains[chain_plan.name] = await asyncio.to_thread(
-                _start_chain, group, chain_plan.name, chain_plan.chain_id, options.slots_per_epoch, secret
+            if given is not None:
+                chains[chain_plan.name] = _open_chain(given.chains[chain_plan.name], secret)
+                continue
+            # from this thread: the kernel ends a child with the thread that started it
+            chains[chain_plan.name] = _start_chain(
+                group, chain_plan.name, chain_plan.chain_id, options.slots_per_epoch, secret
             )
             screen.say(f"chain {chain_plan.name}: anvil and sidecar run", "start")
         now = int(time.time())
-        scenario = make_live_scenario(plan, now, options.expiry_minutes, {c.name: c.chain_id for c in plan.chains})
+        minutes = options.expiry_minutes if given is None else given.expiry_minutes
+        scenario = make_live_scenario(plan, now, minutes, {name: c.door.chain_id for name, c in chains.items()})
         world = LiveWorld(options.seed, scenario, {name: chain.door for name, chain in chains.items()}, secret)
         await world.build()
         screen.say("vaults and tokens are deployed; waiting until the deployment is final", "start")
@@ -219,7 +229,9 @@ async def start_testnet(options: Options, folder: Path, screen: Screen) -> Async
             passwords = make_broker_passwords(world)
             broker = start_broker(group, passwords)
             operators = write_operators(folder, world, sites, broker.port, passwords)
-            processes = await asyncio.to_thread(start_operators, group, operators)
+            wait_s = LIMIT_S if given is None else given.wait_s
+            processes = start_operators(group, operators)
+            await asyncio.to_thread(wait_for_heads, operators, processes, wait_s)
             screen.say("broker and four operators run; each has proven both vaults", "start")
             yield Testnet(
                 folder,
@@ -231,7 +243,7 @@ async def start_testnet(options: Options, folder: Path, screen: Screen) -> Async
                 processes,
                 Observer(operators[HONEST]),
                 prices,
-                time.monotonic(),
+                wait_s,
             )
         finally:
             prices.cancel()
@@ -247,13 +259,21 @@ def _start_chain(group: Group, name: str, chain_id: int, slots_per_epoch: int, s
         ("proxied", f"http://{LOOPBACK}:{execution_port}", f"http://{LOOPBACK}:{beacon_port}"),
         ("direct", node.url, beacon.url),
     ]
-    return Chain(name, Door(node.url, chain_id, get_faucet_key(), secret), beacon, [execution, consensus], endpoints)
+    door = Door(node.url, chain_id, get_faucet_key(), secret)
+    return Chain(name, door, endpoints, beacon.settings, b"", beacon, [execution, consensus])
+
+
+def _open_chain(given: GivenChain, secret: bytes) -> Chain:
+    door = Door(given.endpoints[0][1], given.chain_id, given.faucet_key, secret, given.fund_wei)
+    return Chain(given.name, door, given.endpoints, given.settings, given.checkpoint)
 
 
 def _wait_for_checkpoint(chain: Chain, height: int) -> SiteEndpoints:
-    """What operators are configured with, once a block at or above ``height`` is finalized."""
-    checkpoint, _ = chain.beacon.wait_for_finalized(height, FINALITY_TIMEOUT_S)
-    return SiteEndpoints(chain.endpoints, chain.beacon.settings, checkpoint)
+    """What operators are configured with; of a local chain once a block at or above ``height`` is finalized."""
+    checkpoint = chain.checkpoint
+    if chain.beacon is not None:
+        checkpoint, _ = chain.beacon.wait_for_finalized(height, FINALITY_TIMEOUT_S)
+    return SiteEndpoints(chain.endpoints, chain.settings, checkpoint)
 
 
 # ---- stopping, showing ------------------------------------------------------------------------------------------------
@@ -295,7 +315,7 @@ class _Play:
         self.net = net
         self.options = options
         self.screen = screen
-        self.story = LiveStory(net.world, net.observer.get_state, net.check)
+        self.story = LiveStory(net.world, net.observer.get_state, net.check, net.wait_s)
         self.margin: dict[str, Any] = {}
         self.settled: dict[str, int] = {}
         self.waits: dict[str, int] = {}
@@ -308,7 +328,7 @@ class _Play:
 
     async def tell(self) -> dict[str, Any]:
         """All chapters; returns the report without latencies."""
-        world, story, say = self.net.world, self.story, self.screen.say
+        story, say = self.story, self.screen.say
         self._chapter("The treasurer funds house and insurance; users deposit; the maker links its accounts")
         await story.fund()
         self._chapter("Trades")
@@ -344,7 +364,6 @@ class _Play:
         say(
             "conservation holds" if result["conservation"]["difference"] == "0" else "CONSERVATION IS BROKEN", "chapter"
         )
-        del world
         return result
 
     # ------------------------------------------------------------------ faults
@@ -361,8 +380,10 @@ class _Play:
         )
         self.screen.say(f"op{KILLED} has caught up", "fault")
 
-    def _stop_endpoint(self) -> Chain:
+    def _stop_endpoint(self) -> Chain | None:
         chain = next(iter(self.net.chains.values()))
+        if not chain.proxies:
+            return None
         for proxy in chain.proxies:
             proxy.kill()
         self._fault(f"the first endpoint of chain {chain.name} goes away for every operator")
@@ -479,7 +500,7 @@ class _Play:
             "ok": difference == 0 and replay["same"] and proof["verified"] and is_calm and len(set(final)) == 1,
             "seed": self.options.seed,
             "faults": self.options.faults,
-            "slots_per_epoch": self.options.slots_per_epoch,
+            "nodes": self._describe_nodes(),
             "conservation": {"difference": str(difference), "vaults": vaults},
             "settlement": {k: str(v) for k, v in self.settled.items()},
             "margin": self.margin,
@@ -495,6 +516,13 @@ class _Play:
             "replay": replay,
             "incidents": incidents,
         }
+
+    def _describe_nodes(self) -> str:
+        chains = ", ".join(f"eip155:{c.door.chain_id}" for c in self.net.chains.values())
+        if self.options.config is not None:
+            return f"{chains} through given endpoints"
+        slots = self.options.slots_per_epoch
+        return f"{chains} on anvil, a sidecar beside each (epochs of {slots} slots of one second)"
 
     def _get_users(self) -> list[dict[str, str]]:
         world = self.net.world

@@ -207,18 +207,25 @@ class LiveWorld(World):
 class LiveStory(Story):
     """The demo's story, waiting in real seconds."""
 
-    def __init__(self, world: LiveWorld, get_state: Callable[[bytes], VaultState], check: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        world: LiveWorld,
+        get_state: Callable[[bytes], VaultState],
+        check: Callable[[], None],
+        limit_s: int = LIMIT_S,
+    ) -> None:
         super().__init__(world, get_state)
         self._check = check
+        self._limit_s = limit_s
 
     async def until(self, what: str, is_true: Callable[[], bool], limit_minutes: int = 0) -> int:
-        """Wait until a proven state shows something; returns the seconds it took (``limit_minutes`` is the demo's: see LIMIT_S)."""
+        """Wait until a proven state shows something; returns the seconds it took (``limit_minutes`` is the demo's)."""
         del limit_minutes
         begin = self.world.clock.now()
         while not is_true():
             self._check()
-            if self.world.clock.now() - begin > LIMIT_S:
-                raise Stuck(f"waited {LIMIT_S} s for: {what}")
+            if self.world.clock.now() - begin > self._limit_s:
+                raise Stuck(f"waited {self._limit_s} s for: {what}")
             await asyncio.sleep(POLL_S)
         return self.world.clock.now() - begin
 

@@ -68,7 +68,7 @@ RESULT = {
     "ok": True,
     "seed": 1,
     "faults": True,
-    "slots_per_epoch": 8,
+    "nodes": "eip155:1",
     "facts": {"one": 3},
     "packets": 2,
     "packets_refused": 0,
