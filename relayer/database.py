@@ -16,8 +16,8 @@ import fcntl
 import hashlib
 import os
 import sqlite3
-import time
 import struct
+import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path

@@ -233,7 +233,7 @@ class MqttGossip:
         """Keep a connection until `stop`: reconnect with bounded back-off, subscribe again, send, receive.
 
         Raises:
-            Rejected: a file of the settings cannot be used any more (``broker_settings``, ``file_mode``).
+            Rejected: before the first connection, a file of the settings cannot be used (``broker_settings``, ``file_mode``).
         """
         backoff_s = self.settings.backoff_min_s
         loop = asyncio.get_running_loop()
@@ -244,6 +244,11 @@ class MqttGossip:
                 async with client:
                     await self._converse(client)
             except (aiomqtt.MqttError, Unavailable) as error:
+                self._note_loss(str(error))
+            except Rejected as error:
+                # Wrong from the start is told at the start; a file that is being renewed is tried again.
+                if not self._counts["connects"]:
+                    raise
                 self._note_loss(str(error))
             if self._stop.is_set():
                 break
