@@ -121,6 +121,7 @@ def _make_config(operator: Operator, world: LiveWorld, sites: Mapping[str, SiteE
         "store": "store.db",
         "journal": "journal.db",
         "parameters": "parameters.toml",
+        # version 1: before it there is no committee that could have signed
         "genesis_parameters": "0x" + compute_digest(world.get_parameters()).hex(),
         "operator": {
             "key": "file:operator.json",
@@ -150,7 +151,7 @@ def _write_secret(path: Path, text: str) -> None:
 
 def get_run_command(config: Path) -> list[str]:
     """What an operator types, with this interpreter."""
-    return [sys.executable, "-m", "relayer.testnet.operator", str(config)]
+    return [sys.executable, "-m", "relayer.cli", "run", "-c", str(config)]
 
 
 def start_operators(group: Group, operators: Sequence[Operator]) -> list[Process]:

@@ -1,0 +1,108 @@
+"""The file that names endpoints and keys of chains that exist already."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from messages.canonical import decode_canonical
+from messages.errors import Rejected
+from relayer.keys import Secret, create_key_file
+from relayer.testnet.door import get_faucet_key
+from relayer.testnet.given import load_given
+from relayer.testnet.nodes import SidecarSizes, start_anvil, start_sidecar
+from relayer.testnet.processes import Group
+from relayer.testnet.run import Options, get_unavailable_reason, run_testnet
+from relayer.toml_writer import encode_toml
+
+NAMES = ("one", "two")
+PASSWORD = "of a test"
+
+
+def write_key(folder, key):
+    create_key_file(folder / "faucet.json", Secret(key), Secret(PASSWORD.encode()), is_throwaway=True)
+    (folder / "faucet.password").touch(mode=0o600)
+    (folder / "faucet.password").write_text(PASSWORD)
+
+
+def make_chain(**changes):
+    return {
+        "chain_id": 11155111,
+        "settings": {"network": "sepolia"},
+        "checkpoint": "0x" + "ab" * 32,
+        "faucet_key": "file:faucet.json",
+        "faucet_password": "file:faucet.password",
+        "is_throwaway_key": True,
+        "fund_wei": str(10**17),
+        "endpoints": [{"name": "p", "execution": "https://e.example.org", "beacon": "https://b.example.org"}],
+        **changes,
+    }
+
+
+def write(folder, chains, **more):
+    path = folder / "testnet.toml"
+    path.write_text(encode_toml({**more, "chains": chains}))
+    return path
+
+
+def test_the_file_is_read_with_its_key(tmp_path):
+    write_key(tmp_path, bytes([3]) * 32)
+    given = load_given(write(tmp_path, {n: make_chain() for n in NAMES}, wait_s=99), NAMES)
+    assert (given.wait_s, given.expiry_minutes) == (99, 240)
+    assert given.chains["one"].faucet_key == bytes([3]) * 32
+    assert given.chains["two"].settings == '{"network":"sepolia"}'
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"checkpoint": "0xab"}, "chains.one.checkpoint"),
+        ({"fund_wei": "much"}, "chains.one.fund_wei"),
+        ({"endpoints": []}, "chains.one.endpoints"),
+        ({"faucet_privat_key": "0x03"}, "chains.one.faucet_privat_key"),
+    ],
+)
+def test_a_wrong_key_is_named(tmp_path, change, named):
+    write_key(tmp_path, bytes([3]) * 32)
+    path = write(tmp_path, {"one": make_chain(**change), "two": make_chain()})
+    with pytest.raises(Rejected) as caught:
+        load_given(path, NAMES)
+    assert caught.value.reason == "bad_config"
+    assert named in str(caught.value)
+
+
+def test_chains_that_the_scenario_does_not_have_are_refused(tmp_path):
+    write_key(tmp_path, bytes([3]) * 32)
+    with pytest.raises(Rejected) as caught:
+        load_given(write(tmp_path, {"one": make_chain(), "three": make_chain()}), NAMES)
+    assert caught.value.reason == "bad_config"
+    with pytest.raises(Rejected) as caught:
+        load_given(tmp_path / "missing.toml", NAMES)
+    assert caught.value.reason == "no_file"
+
+
+@pytest.mark.slow
+def test_the_story_runs_through_given_endpoints(tmp_path):
+    reason = get_unavailable_reason()
+    if reason:
+        pytest.skip(reason)
+    write_key(tmp_path, get_faucet_key())
+    chains = {}
+    with Group(tmp_path / "nodes") as group:
+        for number, name in enumerate(NAMES):
+            node = start_anvil(group, f"anvil-{name}", 31501 + number)
+            beacon = start_sidecar(group, f"sidecar-{name}", node, SidecarSizes(slots_per_epoch=4))
+            chains[name] = make_chain(
+                chain_id=node.chain_id,
+                settings=decode_canonical(beacon.settings.encode()),
+                checkpoint="0x" + beacon.wait_for_checkpoint().hex(),
+                fund_wei=str(10**18),
+                endpoints=[{"name": "given", "execution": node.url, "beacon": beacon.url}],
+            )
+        config = write(tmp_path, chains, wait_s=300, expiry_minutes=6)
+        folder = tmp_path / "run"
+        assert run_testnet(Options("run", folder, seed=3, config=config)) == 0
+    result = json.loads((folder / "report.json").read_text())
+    assert result["conservation"]["difference"] == "0"
+    assert "given endpoints" in result["nodes"]
