@@ -23,10 +23,6 @@ from tests.conformance.case import Case, SkippedError
 
 # Folders whose family or feature belongs to a later part of the product; the reason is printed.
 LATER = {
-    "tendermint": "the Cosmos family is not built yet",
-    "ics23": "the Cosmos family is not built yet",
-    "sig": "the Cosmos family (ed25519 under ZIP-215) is not built yet",
-    "attacks": "the Cosmos family is not built yet",
     "solana": "the Solana family is not built yet",
     "wormhole": "no Wormhole source is part of the product",
 }
@@ -63,7 +59,7 @@ def discover(root: Path, only: set[str] | None = None) -> Iterator[Case]:
             yield Case(kind, kind, _skip(LATER.get(kind, "no runner for this kind of vectors")))
 
 
-def _skip(reason: str):  # noqa: ANN202  a closure
+def _skip(reason: str):
     def run() -> None:
         raise SkippedError(reason)
 
