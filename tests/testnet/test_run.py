@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -31,6 +33,28 @@ def test_the_story_is_settled_on_real_nodes_and_every_operator_knows_the_same(tm
     assert ("proxied" in blamed) is faults
     assert run_testnet(Options("report", folder)) == 0
     assert run_testnet(Options("down", folder)) == 1  # it has stopped already
+
+
+@pytest.mark.slow
+def test_what_up_started_goes_on_until_down(tmp_path):
+    reason = get_unavailable_reason()
+    if reason:
+        pytest.skip(reason)
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "relayer.testnet", "up", "--folder", str(folder), "--slots-per-epoch", "2"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as harness:
+        said = []
+        for line in harness.stderr:
+            said.append(line)
+            if "Ready" in line:
+                break
+        assert harness.poll() is None, said
+        assert run_testnet(Options("down", folder)) == 0
+        assert harness.wait(30) == 0
+    started = {p.stem for p in (folder / "processes").glob("*.log")}
+    assert {"anvil-one", "sidecar-two", "broker", "op0", "op3"} <= started
+    found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert str(folder) not in found
 
 
 def test_a_run_does_not_write_into_a_folder_with_files(tmp_path, capsys):

@@ -21,7 +21,7 @@ from messages.ids import get_evm_account
 from messages.outbox import get_start_cursor
 from messages.packet import compute_commitment
 from relayer.testnet.door import Door, get_faucet_key
-from relayer.testnet.nodes import ask, start_sidecar
+from relayer.testnet.nodes import ask, start_anvil, start_sidecar
 from relayer.testnet.processes import Group
 from tests.builders import OPERATOR_KEYS, OPERATORS
 from tests.testnet.conftest import CHAIN_ID, SIZES
@@ -160,3 +160,36 @@ async def test_a_node_of_another_chain_is_not_followed(devnet):
         assert await follower.advance() == follower.head.number
     finally:
         await provider.disconnect()
+
+
+async def test_unfinalized_blocks_that_the_node_replaces_are_replaced_and_finalized_ones_never(anvil_program, tmp_path):
+    with Group(tmp_path) as group:
+        node = start_anvil(group, "anvil", CHAIN_ID + 7, block_time_s=3600)
+
+        def mine(count, step_s):
+            for _ in range(count):
+                newest = int(ask(node.url, "eth_getBlockByNumber", "latest", False)["timestamp"], 16)
+                ask(node.url, "evm_mine", hex(newest + step_s))
+
+        provider = HttpExecutionProvider(node.url)
+        try:
+            patient = Follower(provider, Profile(CHAIN_ID + 7, slots_per_epoch=32))
+            hasty = Follower(provider, Profile(CHAIN_ID + 7, slots_per_epoch=1))
+            mine(10, 1)
+            snapshot = ask(node.url, "evm_snapshot")
+            mine(6, 1)
+            for follower in (patient, hasty):
+                await follower.advance()
+            before = patient.head.hash
+            assert ask(node.url, "evm_revert", snapshot)
+            mine(8, 2)
+            await patient.advance()
+            assert patient.reorgs == 1
+            head = ask(node.url, "eth_getBlockByNumber", hex(patient.head.number), False)
+            assert "0x" + patient.head.hash.hex() == head["hash"] != "0x" + before.hex()
+            assert patient.beacon.head.execution["block_hash"] == head["hash"]
+            with pytest.raises(Rejected) as caught:
+                await hasty.advance()
+            assert caught.value.reason == "finalized_reorg"
+        finally:
+            await provider.disconnect()
