@@ -172,6 +172,9 @@ class RelayerTable(_Table):
     journal: FilePath
     parameters: FilePath
     parameter_signatures: FilePath | None = None
+    genesis_parameters: Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")] | None = None
+    next_parameters: FilePath | None = None
+    next_parameter_signatures: FilePath | None = None
     operator: OperatorTable
     gossip: GossipTable
     chains: Annotated[dict[str, ChainTable], Field(min_length=1, max_length=64)]
@@ -194,6 +197,8 @@ class RelayerTable(_Table):
     def _check(self) -> RelayerTable:
         if self.store == self.journal:
             raise ValueError("store and journal are two files: the journal must survive a restored store")
+        if (self.next_parameters is None) != (self.next_parameter_signatures is None):
+            raise ValueError("next_parameters and next_parameter_signatures go together: nobody uses an unsigned set")
         for name, chain in self.chains.items():
             if chain.submit_key is not None and chain.submit_key == self.operator.key:
                 raise ValueError(f'chains."{name}".submit_key is the operator key: gas is paid by a key of its own')
@@ -206,6 +211,15 @@ class SubmitKey:
 
     key: str
     password: str
+
+
+@dataclass(frozen=True)
+class NextParameters:
+    """A signed set that takes effect later, read with the present one so that every node changes at one instant."""
+
+    path: Path
+    parameters: Parameters
+    signatures_path: Path
 
 
 @dataclass(frozen=True)
@@ -226,6 +240,19 @@ class Config:
     timing: Timing
     metrics: MetricsTable | None
     log: LogTable
+    parameters_path: Path
+    genesis_digest: bytes | None = None
+    """Digest of version 1, agreed by people before there was a committee: it stands for the signatures of that version alone."""
+    next: NextParameters | None = None
+
+    def at(self, now: int) -> Config:
+        """The configuration at a time (unix seconds): from their instant on the next parameters take the place of the present ones."""
+        if self.next is None or now < self.next.parameters.effective:
+            return self
+        n = self.next
+        return dataclasses.replace(
+            self, parameters=n.parameters, parameters_path=n.path, signatures_path=n.signatures_path, next=None
+        )
 
     def resolve(self, path: str) -> Path:
         """A path of the configuration, relative to the file it stands in."""
@@ -274,7 +301,31 @@ def load_config(path: Path) -> Config:
         Timing(**table.timing.model_dump()),
         table.metrics,
         table.log,
+        _resolve(path, table.parameters),
+        None if table.genesis_parameters is None else bytes.fromhex(table.genesis_parameters[2:]),
+        _load_next(path, table, parameters),
     )
+
+
+def _load_next(path: Path, table: RelayerTable, present: Parameters) -> NextParameters | None:
+    if table.next_parameters is None or table.next_parameter_signatures is None:
+        return None
+    file = _resolve(path, table.next_parameters)
+    found = load_parameters(file)
+    if found.version <= present.version or found.effective <= present.effective:
+        raise Rejected(
+            f"{table.next_parameters} does not follow {table.parameters}: a later set has a higher version and a later instant",
+            got=f"version {found.version} from {found.effective}",
+            expected=f"after version {present.version} from {present.effective}",
+            reason="bad_config",
+        )
+    if {(v.chain, v.account) for v in found.vaults} != {(v.chain, v.account) for v in present.vaults}:
+        raise Rejected(
+            f"{table.next_parameters} names other vaults: a vault is added by changing the chains of {path.name} too, not at an"
+            " instant",
+            reason="bad_config",
+        )
+    return NextParameters(file, found, _resolve(path, table.next_parameter_signatures))
 
 
 def _make_chain(name: str, chain: ChainTable) -> ChainConfig:

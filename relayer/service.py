@@ -20,6 +20,7 @@ from messages.errors import Rejected
 from messages.outbox import Cursor
 from relayer.clock import Clock, SystemClock, Wake
 from relayer.config import Config, get_key_path, read_password
+from relayer.database import decode_u64, encode_u64
 from relayer.gossip import Gossip, MemoryBus
 from relayer.keys import Journal, Secret, Signer, load_key_file
 from relayer.log import make_logger
@@ -29,6 +30,9 @@ from relayer.rules.quorum import Committee, get_proposer, get_slot, verify_param
 from relayer.rules.statements import SignedParameters
 from relayer.store import Halt, PacketRecord, Store
 from relayer.tasks import attest, settle, submit, watch
+
+ACCEPTED_PARAMETERS = "parameters"
+"""Setting of the store: version (8 bytes) and digest of the newest parameters this node accepted."""
 
 QUARANTINE_MARGIN_S = 120
 """Beyond the longest family constant: clocks differ."""
@@ -330,7 +334,6 @@ def open_configured(
     operator = get_address(operator_key.reveal())
     if not any(operator in v.operators for v in config.parameters.vaults):
         log.warning("this key is no operator at the creation of any vault; a rotation may have named it since")
-    verify_configured_parameters(config, (clock or SystemClock()).now(), log)
     chains = []
     for chain in config.chains:
         submit_key: bytes | None = None
@@ -353,7 +356,7 @@ def open_configured(
             feeds.append(FileFeed(config.resolve(feed.path)))
         elif feed.url is not None:
             feeds.append(HttpFeed(feed.url, urlsplit(feed.url).hostname or "feed"))
-    return Service.open(
+    service = Service.open(
         name=config.name,
         store_path=config.store_path,
         journal_path=config.journal_path,
@@ -366,25 +369,69 @@ def open_configured(
         timing=config.timing,
         log=log,
     )
+    try:
+        verify_configured_parameters(config, service.node.clock.now(), service.node)
+    except BaseException:
+        service.close()
+        raise
+    return service
 
 
-def verify_configured_parameters(config: Config, now: int, log: Any) -> None:
-    """Check the operators' signatures beside the parameters, against the sets that the vaults were created with (data.md 2).
+def verify_configured_parameters(config: Config, now: int, node: Node | None = None) -> None:
+    """Check that the operators' quorum signed the parameters (data.md 2) and that they do not go back; remember what was accepted.
+
+    The signatures are judged once, by the set in force when a node first uses a version: after a rotation the former set's
+    signatures still stand for what it decided. Version 1 may be named by its digest in the configuration instead: before it
+    there is no committee that could have signed.
+
+    Args:
+        config: at this time (`Config.at`).
+        now: unix seconds.
+        node: whose facts tell the set in force and whose store remembers; without one the sets at creation judge.
 
     Raises:
-        Rejected: as `relayer.rules.quorum.verify_parameters`, or ``malformed``.
+        Rejected: ``unsigned_parameters``, ``old_parameters``, ``no_file``, ``malformed``, or as
+            `relayer.rules.quorum.verify_parameters`.
     """
+    parameters = config.parameters
+    digest = compute_digest(parameters)
+    accepted = None if node is None else node.store.get_setting(ACCEPTED_PARAMETERS)
+    if accepted is not None:
+        version = decode_u64(accepted[:8])
+        if accepted[8:] == digest:
+            return
+        if parameters.version <= version:
+            raise Rejected(
+                "this node has used later parameters, or others under this version: they never go back",
+                got=f"version {parameters.version} 0x{digest.hex()}",
+                expected=f"after version {version} 0x{accepted[8:].hex()}",
+                reason="old_parameters",
+            )
+    if parameters.version != 1 or digest != config.genesis_digest:
+        _verify_parameter_signatures(config, now, digest, node)
+    if node is not None:
+        node.store.record_setting(ACCEPTED_PARAMETERS, encode_u64(parameters.version) + digest)
+
+
+def _verify_parameter_signatures(config: Config, now: int, digest: bytes, node: Node | None) -> None:
     if config.signatures_path is None:
-        log.warning("parameter_signatures is not set: these parameters are believed without the operators' signatures")
-        return
+        raise Rejected(
+            "nobody signed these parameters: parameter_signatures names the file that `relayer parameters sign` makes; for"
+            " version 1 genesis_parameters may name their digest, as the operators agreed on it",
+            got=f"version {config.parameters.version} 0x{digest.hex()}",
+            expected=None if config.genesis_digest is None else f"0x{config.genesis_digest.hex()}",
+            reason="unsigned_parameters",
+        )
     if not config.signatures_path.is_file():
         raise Rejected(f"there is no file {config.signatures_path}", reason="no_file")
     signed = decode_document(SignedParameters, config.signatures_path.read_bytes().strip(), max_bytes=65_536)
     vaults = config.parameters.vaults
-    committee_id = compute_committee_id(sorted(compute_vault_id(v.chain, v.account) for v in vaults))
-    digest = compute_digest(config.parameters)
-    for operators, threshold in {(v.operators, v.threshold) for v in vaults}:
-        committee = Committee(committee_id, 0, operators, threshold)
+    if node is not None:
+        committees = {node.get_committee()}
+    else:
+        committee_id = compute_committee_id(sorted(compute_vault_id(v.chain, v.account) for v in vaults))
+        committees = {Committee(committee_id, 0, v.operators, v.threshold) for v in vaults}
+    for committee in committees:
         verify_parameters(signed, digest, config.parameters.effective, now, committee)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +21,9 @@ STORE_AND_LOCK_REASONS = frozenset(
     {"in_use", "too_new", "too_old", "corrupt", "chain_broken", "network_file_system", "sqlite_version", "pragma"}
 )
 """Reasons that say the files cannot be used (exit codes 4 and 75); whatever else keeps a node from starting is the configuration."""
+
+
+MAX_WAIT_S = 30.0
 
 
 class NotStartable(Exception):
@@ -81,28 +85,66 @@ def refuse_memory(config: Config) -> None:
 
 
 async def _run(config: Config, log: Any) -> tuple[str, bytes]:
-    from relayer.operate import operate, stop_on_signals
+    """One node after the other, until somebody stops it: the next begins where the next parameters take effect."""
+    from relayer.operate import stop_on_signals
+    from relayer.service import verify_configured_parameters
 
     stop = asyncio.Event()
     with stop_on_signals(stop):
-        service = _open(config, log)
-        monitor = None
-        try:
-            carrier: Any = service.node.gossip
-            if config.metrics is not None:
-                from relayer.health import Monitor
-
-                monitor = Monitor(service, carrier, host=config.metrics.host, port=config.metrics.port)
-        except Rejected as error:
-            service.close()
-            raise NotStartable(str(error)) from error
-        except BaseException:
-            service.close()
-            raise
-        _announce(config, service)
-        await operate(service, stop, carrier=carrier, monitor=monitor)
+        if config.next is not None:
+            # Noticed today, not at the instant when every other operator changes.
+            later = config.at(config.next.parameters.effective)
+            try:
+                verify_configured_parameters(later, config.next.parameters.effective)
+            except Rejected as error:
+                log.warning("the next parameters are not usable as they are", reason=error.reason, detail=str(error))
+        while True:
+            present = config.at(int(time.time()))
+            operator = await _run_once(present, stop, log)
+            if stop.is_set():
+                break
+            log.info("the next parameters take effect", version=config.at(int(time.time())).parameters.version)
     log.info("stopped", node=config.name)
-    return config.name, service.node.signer.operator
+    return config.name, operator
+
+
+async def _run_once(config: Config, stop: asyncio.Event, log: Any) -> bytes:
+    """Run until ``stop`` or until the next parameters take effect; the operator's address."""
+    from relayer.operate import operate
+
+    service = _open(config, log)
+    monitor = None
+    try:
+        carrier: Any = service.node.gossip
+        if config.metrics is not None:
+            from relayer.health import Monitor
+
+            monitor = Monitor(service, carrier, host=config.metrics.host, port=config.metrics.port)
+    except Rejected as error:
+        service.close()
+        raise NotStartable(str(error)) from error
+    except BaseException:
+        service.close()
+        raise
+    _announce(config, service)
+    ending = asyncio.Event()
+    waiter = asyncio.create_task(_end_in_time(config, stop, ending))
+    try:
+        await operate(service, ending, carrier=carrier, monitor=monitor)
+    finally:
+        waiter.cancel()
+    return service.node.signer.operator
+
+
+async def _end_in_time(config: Config, stop: asyncio.Event, ending: asyncio.Event) -> None:
+    while not stop.is_set():
+        left_s = MAX_WAIT_S if config.next is None else config.next.parameters.effective - time.time()
+        if left_s <= 0:
+            break
+        with contextlib.suppress(TimeoutError):
+            # Short waits: clocks are set and machines sleep.
+            await asyncio.wait_for(stop.wait(), min(left_s, MAX_WAIT_S))
+    ending.set()
 
 
 def _open(config: Config, log: Any) -> Service:

@@ -338,7 +338,7 @@ def load(config_path: Path) -> Loaded:
     """
     from relayer.config import load_config
 
-    config = load_config(config_path)
+    config = load_config(config_path).at(int(time.time()))
     anchors: dict[bytes, Anchor] = {
         compute_vault_id(c.chain_id, c.vault_account): Anchor(
             c.chain_id, c.family, c.vault_account, c.checkpoint, c.settings

@@ -9,7 +9,7 @@ from typing import Any
 
 from chains.registry import build_chain, make_sim_config
 from messages.canonical import decode_canonical
-from messages.documents import MarketSnapshot, OpenPackets, Parameters
+from messages.documents import MarketSnapshot, OpenPackets, Parameters, compute_digest
 from messages.errors import Rejected
 from relayer.commands.proofs import prove_fact, replay_store, verify_file
 from relayer.commands.view import Loaded, ReadOnlyStore, View, load
@@ -106,6 +106,7 @@ class Operators:
                 "store": "store.db",
                 "journal": "journal.db",
                 "parameters": "parameters.toml",
+                "genesis_parameters": "0x" + compute_digest(self.world.get_parameters()).hex(),
                 "operator": {
                     "key": "file:operator.json",
                     "password": "file:operator.password",

@@ -10,16 +10,18 @@ import time
 from pathlib import Path
 from typing import Self
 
-from chains.evm.forks import MAINNET
+from chains.evm.forks import build_devnet
 from chains.evm.light_client import LightClientConfig
 from chains.registry import ChainConfig, EndpointConfig, make_evm_settings
 from messages.canonical import decode_canonical
+from messages.documents import compute_digest
 from relayer.keys import Journal, Secret, create_key_file
 from relayer.toml_writer import encode_parameters, encode_toml
 from tests.builders import OPERATOR_KEYS, make_key, make_parameters, make_vault
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = b"a test's password"
+DEVNET = build_devnet(genesis_time=1_700_000_000, genesis_validators_root=b"\x07" * 32)
 GONE = "http://127.0.0.1:1"
 """Nothing listens there."""
 
@@ -38,7 +40,7 @@ def make_dead_chain(vault) -> ChainConfig:
         vault.account,
         b"\x31" * 32,
         0,
-        make_evm_settings(LightClientConfig(MAINNET)),
+        make_evm_settings(LightClientConfig(DEVNET)),
     )
 
 
@@ -74,6 +76,7 @@ def write_folder(
         "store": "store.db",
         "journal": "journal.db",
         "parameters": "parameters.toml",
+        "genesis_parameters": "0x" + compute_digest(parameters).hex(),
         "operator": {"key": "file:operator.json", "password": "file:password", "allow_throwaway_key": True},
         "gossip": {"kind": "mqtt", "host": "127.0.0.1", "port": 1},
         "timing": {"poll_s": 0.2, "settle_s": 0.2, "submit_s": 0.2},

@@ -69,7 +69,9 @@ def test_a_store_that_fails_ends_with_75(tmp_path, monkeypatch):
         ({"metrics": {"host": "0.0.0.0", "port": 9464}}, "this machine only"),
         ({"operator": {"key": "file:none.json", "password": "file:password"}}, "relayer keys new"),
         ({"operator": {"key": "file:operator.json", "password": "file:password"}}, "guarded too cheaply"),
-        ({"parameter_signatures": "none.json"}, "none.json"),
+        ({"genesis_parameters": None, "parameter_signatures": "none.json"}, "none.json"),
+        ({"genesis_parameters": None}, "nobody signed these parameters"),
+        ({"genesis_parameters": "0x" + "11" * 32}, "nobody signed these parameters"),
         ({"name": "no name"}, "name"),
     ],
 )

@@ -28,6 +28,7 @@ def write_config(folder, i, world, parameters):
     home.mkdir()
     lines = [
         f'name = "op{i}"', 'store = "node.db"', 'journal = "journal.db"', 'parameters = "../parameters.toml"',
+        f'genesis_parameters = "0x{compute_digest(parameters).hex()}"',
         "[operator]", 'key = "file:operator.json"', 'password = "file:password"', "allow_throwaway_key = true",
         "[gossip]", 'kind = "memory"', "[log]", 'level = "error"', "[timing]", "poll_s = 12.0",
     ]  # fmt: skip
@@ -165,10 +166,10 @@ async def test_parameters_need_their_operators_signatures_and_their_time(tmp_pat
     statement = compute_parameters_statement(Committee(committee_id, 0, vault.operators, 3), digest)
     signatures = tuple(sign_digest(key, statement) for key in world.operator_keys)
     path = tmp_path / "signed.json"
-    config = replace(config, signatures_path=path)
-    now, log = world.clock.now(), make_logger(level="error")
+    config = replace(config, signatures_path=path, genesis_digest=None)
+    now = world.clock.now()
     path.write_bytes(encode_document(SignedParameters(digest, signatures[:3])))
-    verify_configured_parameters(config, now, log)
+    verify_configured_parameters(config, now)
     for document, at, reason in (
         (SignedParameters(digest, signatures[:2]), now, "no_quorum"),
         (SignedParameters(bytes(32), signatures), now, "parameters_digest"),
@@ -176,11 +177,11 @@ async def test_parameters_need_their_operators_signatures_and_their_time(tmp_pat
     ):
         path.write_bytes(encode_document(document))
         with pytest.raises(Rejected) as caught:
-            verify_configured_parameters(config, at, log)
+            verify_configured_parameters(config, at)
         assert caught.value.reason == reason
     path.unlink()
     with pytest.raises(Rejected):
-        verify_configured_parameters(config, now, log)
+        verify_configured_parameters(config, now)
 
 
 async def fund(net):
