@@ -4,7 +4,7 @@ Each document has one canonical JSON form (`messages.canonical`) and one digest,
 dataclass and its JSON object is mechanical, by the types of its fields:
 
     bytes            "0x..." lower-case hex           Amount (int)   decimal string, any size, may be negative
-    int              JSON integer, |x| <= 2^53        str, bool      themselves
+    int              JSON integer, 0 to 2^53          str, bool      themselves
     tuple[X, ...]    JSON array of X                  dataclass      JSON object, unknown and missing keys refused
 
 Top-level documents carry their name and version under ``schema``.
@@ -315,7 +315,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class OpenPackets:
-    """The list of open packets a proposal names, ascending by (vault id, sequence, timeout).
+    """The list of open packets a proposal names, ascending by (vault id, sequence, timeout, plan digest).
 
     A packet proven absent stays in the list until its number is consumed, so that the plan can count absences
     (protocol.md 7.7).
@@ -459,9 +459,10 @@ def _decode_amount(what: str, value: Any) -> int:
 
 
 def _decode_int(what: str, value: Any) -> int:
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) <= MAX_SAFE_INTEGER:
+    # Numbers, times, heights and constants: none of them is negative, and nothing behind this door has to ask again.
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MAX_SAFE_INTEGER:
         return value
-    raise _malformed(what, value, "an integer up to 2^53")
+    raise _malformed(what, value, "an integer from 0 to 2^53")
 
 
 def _decode_hex(what: str, value: Any) -> bytes:

@@ -246,7 +246,20 @@ class Journal:
         ).fetchone()
         return None if row is None else bytes(row[0])
 
+    def has_said(self, kind: str, slot: bytes, value: bytes) -> bool:
+        """Whether this key ever said exactly this in a slot, whatever it said there later."""
+        row = self._db.execute(
+            "SELECT 1 FROM entries WHERE kind = ? AND slot = ? AND value = ? LIMIT 1", (kind, slot, value)
+        ).fetchone()
+        return row is not None
+
     # ---- quarantine
+
+    @property
+    def released_k(self) -> int:
+        """What lies below this k was said before a quarantine that is over: it is dead, and known to be unknown here."""
+        row = self._db.execute("SELECT max(k) FROM entries WHERE kind = 'release'").fetchone()
+        return 0 if row[0] is None else decode_u64(bytes(row[0]))
 
     @property
     def quarantine_until(self) -> int | None:
@@ -289,8 +302,15 @@ class Journal:
             Conflict: this key said something else there; reason ``signed_otherwise``. No signature must be made.
             Rejected: the key is in quarantine; reason ``quarantine``.
         """
+        said: dict[tuple[str, bytes], bytes] = {}
         for statement in statements:
             self._verify_free(statement, proven_times)
+            # A batch must not contradict itself either: the rows of before know nothing of it.
+            if said.setdefault((statement.kind, statement.slot), statement.value) != statement.value:
+                raise Conflict(
+                    f"two values for one {statement.kind} at once",
+                    got=statement.value, expected=said[statement.kind, statement.slot], reason="signed_otherwise",
+                )  # fmt: skip
         new = [s for s in statements if self.get_value(s.kind, s.slot) != s.value]
         if new:
             self._append_all([(s.kind, s.slot, s.value, s.k, s.until) for s in new])
@@ -398,7 +418,12 @@ class Signer:
         return Vote(k, r, plan_digest, self.operator, self._sign(digest))
 
     def sign_packets(
-        self, plan: Plan, votes: tuple[Vote, ...], committee: Committee, proven_times: Mapping[bytes, int]
+        self,
+        plan: Plan,
+        votes: tuple[Vote, ...],
+        committee: Committee,
+        proven_times: Mapping[bytes, int],
+        price_slots: Mapping[bytes, bytes],
     ) -> tuple[PacketSignature, ...]:
         """Sign all packets of a plan that has m votes, unless another plan of its k was signed (protocol.md 8.2, 8.4).
 
@@ -409,6 +434,8 @@ class Signer:
             votes: m of them, checked here.
             committee: in force.
             proven_times: per vault id the time of its newest proven state.
+            price_slots: per series what all series that settle by the same price share (protocol.md 7.1); a series that is
+                not named shares with none.
 
         Raises:
             Conflict: another plan of k, another packet under a number, or another price was signed.
@@ -429,7 +456,12 @@ class Signer:
             )
             body = decode_inbox_body(packet.payloads[0].value, WIDEST_LIMITS)
             if isinstance(body, Execute):
-                statements += [Statement("settlement", p.series, p.price_e8.to_bytes(32, "big")) for p in body.prices]
+                for p in body.prices:
+                    price = p.price_e8.to_bytes(32, "big")
+                    statements.append(Statement("settlement", p.series, price))
+                    if p.series in price_slots:
+                        # Another strike of the same expiry at another price would be a second price of that expiry.
+                        statements.append(Statement("settlement_key", price_slots[p.series], price))
             slot = planned.vault_id + encode_u64(planned.sequence)
             statements.append(Statement("packet", slot, signed, plan.k, planned.timeout))
             digests.append((planned.vault_id, planned.sequence, signed))

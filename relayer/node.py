@@ -18,6 +18,7 @@ from messages.documents import (
     Proposal,
     SignedMark,
     SignedReport,
+    Vote,
     compute_digest,
     decode_document,
     encode_document,
@@ -29,7 +30,14 @@ from relayer.clock import Clock, Wake
 from relayer.gossip import Gossip
 from relayer.keys import Signer
 from relayer.mailbox import Mailbox
-from relayer.rules.ledger import Ledger, VaultState, compute_ledger, get_state_at, get_vault_id
+from relayer.rules.ledger import (
+    Ledger,
+    VaultState,
+    compute_ledger,
+    get_state_at,
+    get_vault_id,
+    verify_conservation,
+)
 from relayer.rules.plan import PlanResult
 from relayer.rules.quorum import MAX_PROPOSAL_ENVELOPE_BYTES, Ballot, Committee, Fate, get_fate, get_quorum_votes
 from relayer.states import VaultStates
@@ -42,6 +50,9 @@ MAX_INBOX = 4096
 MAX_INBOX_BYTES = 64 * 1024 * 1024
 
 MAX_PEER_PACKETS = 50_000
+MAX_LISTED_ABSENCES = 16
+"""Absent packets per vault in a proposal: every two halve the leg limit, and eight halvings leave nothing to halve."""
+
 BLAME_EVERY_S = 5
 """Seconds between two writes about the same misdeed of the same source."""
 
@@ -165,6 +176,11 @@ class Node:
         self.trusted: dict[str, Any] = {}
         self.last_trouble: dict[str, str] = {}
         self.log = log.bind(node=name)
+        try:
+            verify_conservation(self.states.get_all_newest(), parameters)
+        except Conflict as error:
+            # The process may have died between recording facts and looking at them (protocol.md 6).
+            self.halt("node", error)
         base_k = max(store.get_number("base_k"), signer.journal.highest_k)
         self.progress = Progress(base_k)
         for k in range(max(0, base_k - 2), base_k + 3):
@@ -226,25 +242,43 @@ class Node:
     # ---- open packets
 
     def get_open_records(self, positions: Mapping[bytes, tuple[int, int]]) -> tuple[PacketRecord, ...]:
-        """Packets with m votes that these positions (inbox sequence, time per vault) do not settle, by (vault, number)."""
+        """Packets with m votes that these positions (inbox sequence, time per vault) do not settle, by (vault, number).
+
+        The cut alone decides, not what newer facts have shown since: at an older cut a packet is open again, and what it
+        decides must be counted there, or a proposer that names old cuts could make everybody forget it.
+        """
         return tuple(
             p
-            for p in self.store.get_packets("open")
-            if get_fate(p.sequence, p.timeout, *positions[p.vault_id]) is Fate.OPEN
+            for vault_id, (inbox_sequence, time) in sorted(positions.items())
+            for p in self.store.get_packets_after(vault_id, inbox_sequence)
+            if get_fate(p.sequence, p.timeout, inbox_sequence, time) is Fate.OPEN
         )
 
     def get_open_packets(self, positions: Mapping[bytes, tuple[int, int]], committee: Committee) -> OpenPackets:
-        """The list a proposal names: open packets, and absent ones whose number is not used up, by (vault, number, timeout)."""
+        """The list a proposal names, by (vault, number, timeout, plan): open packets, and absent ones of the next numbers.
+
+        Of the absent ones the newest, as many as can still lower a vault's limit (protocol.md 7.7).
+        """
         packets = []
-        known = (*self.store.get_packets("open"), *self.store.get_packets("absent", limit=1000))
-        for p in sorted(known, key=lambda p: (p.vault_id, p.sequence, p.timeout)):
-            if get_fate(p.sequence, p.timeout, *positions[p.vault_id]) is Fate.ANSWERED:
-                continue
-            votes = get_quorum_votes(Ballot(p.k, self.store.get_votes(p.plan_digest)), p.plan_digest, committee)
-            packets.append(
-                OpenPacket(p.vault_id, p.operator_epoch, p.sequence, p.timeout, p.value, p.plan_digest, votes)
+        for vault_id, (inbox_sequence, time) in sorted(positions.items()):
+            absent: list[OpenPacket] = []
+            is_open: list[OpenPacket] = []
+            for p in self.store.get_packets_after(vault_id, inbox_sequence):
+                votes = self._get_current_votes(p, committee)
+                listed = OpenPacket(vault_id, p.operator_epoch, p.sequence, p.timeout, p.value, p.plan_digest, votes)
+                if get_fate(p.sequence, p.timeout, inbox_sequence, time) is Fate.OPEN:
+                    is_open.append(listed)
+                elif p.sequence == inbox_sequence + 1 and votes:
+                    absent.append(listed)
+            packets += sorted(
+                [*absent[-MAX_LISTED_ABSENCES:], *is_open], key=lambda p: (p.sequence, p.timeout, p.plan_digest)
             )
         return OpenPackets(tuple(packets))
+
+    def _get_current_votes(self, packet: PacketRecord, committee: Committee) -> tuple[Vote, ...]:
+        """Votes of m operators in force for a packet's plan; () where a rotation has left fewer."""
+        votes = tuple(v for v in self.store.get_votes(packet.plan_digest) if v.operator in committee.operators)
+        return get_quorum_votes(Ballot(packet.k, votes), packet.plan_digest, committee)
 
     # ---- mail
 

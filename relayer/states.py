@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from messages.documents import Parameters
 from messages.errors import Rejected
+from messages.hashing import keccak256
 from messages.outbox import Fact
 from relayer.rules.ledger import (
     VaultState,
@@ -15,6 +16,7 @@ from relayer.rules.ledger import (
     get_initial_state,
     get_vault_id,
 )
+from relayer.rules.prices import get_settlement_key
 from relayer.store import SNAPSHOT_EVERY, Store
 
 KEPT_STATES = 12
@@ -84,6 +86,17 @@ class VaultStates:
         kept[state.outbox_sequence] = state
         while len(kept) > KEPT_STATES:
             del kept[min(kept)]
+
+
+def get_price_slots(states: Iterable[VaultState]) -> dict[bytes, bytes]:
+    """Per listed series the hash of what its settlement price depends on: (underlying, expiry, source, window)."""
+    slots: dict[bytes, bytes] = {}
+    for state in states:
+        for series, definition in state.series.items():
+            key = get_settlement_key(definition)
+            numbers = key.expiry.to_bytes(32, "big") + key.twap_seconds.to_bytes(32, "big")
+            slots[series] = keccak256(key.underlying + key.price_source + numbers)
+    return slots
 
 
 def get_positions(states: Mapping[bytes, VaultState], times: Mapping[bytes, int]) -> dict[bytes, tuple[int, int]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -146,11 +146,11 @@ class Store:
         with self._file.transaction() as db:
             _put_setting(db, key, value)
 
-    def record_numbers(self, **numbers: int) -> None:
-        """Write whole numbers, each by its name, together."""
+    def record_settings(self, values: Mapping[str, bytes]) -> None:
+        """Write several values, each by its name, all or nothing."""
         with self._file.transaction() as db:
-            for key, number in numbers.items():
-                _put_setting(db, key, encode_u64(number))
+            for key, value in values.items():
+                _put_setting(db, key, value)
 
     # ---- chains: headers, heads, facts ------------------------------------------------------------------------------
 
@@ -419,6 +419,14 @@ class Store:
         ).fetchall()
         return tuple(sorted((_read_packet(row) for row in rows), key=lambda p: (p.vault_id, p.sequence, p.seen_at)))
 
+    def get_packets_after(self, vault_id: bytes, sequence: int) -> tuple[PacketRecord, ...]:
+        """Packets of a vault with a higher number, whatever became of them since, by (number, timeout, plan)."""
+        rows = self._db.execute(
+            "SELECT * FROM packets WHERE vault_id = ? AND sequence > ? ORDER BY sequence, timeout, plan_digest",
+            (vault_id, encode_u64(sequence)),
+        )
+        return tuple(_read_packet(row) for row in rows)
+
     def get_packet(self, vault_id: bytes, sequence: int, commitment: bytes) -> PacketRecord | None:
         """One packet."""
         row = self._db.execute(
@@ -656,6 +664,11 @@ class Store:
                 ).rowcount
                 > 0
             )
+
+    def count_evidence(self, operator: bytes) -> int:
+        """How many proofs of equivocation by an operator are kept."""
+        row = self._db.execute("SELECT count(*) FROM evidence WHERE operator = ?", (operator,)).fetchone()
+        return int(row[0])
 
     def get_evidence(self) -> tuple[tuple[bytes, str, bytes], ...]:
         """(operator, kind, document) of every proof of equivocation."""

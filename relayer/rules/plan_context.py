@@ -131,7 +131,7 @@ def get_open_view(ledger: Ledger, open_packets: OpenPackets) -> OpenView:
         Conflict: an open packet carries another settlement price than one on record ("two_prices").
     """
     packets = open_packets.packets
-    keys = [(p.vault_id, p.sequence, p.timeout) for p in packets]
+    keys = [(p.vault_id, p.sequence, p.timeout, p.plan_digest) for p in packets]
     if len(packets) > MAX_OPEN_PACKETS or keys != sorted(set(keys)) or any(k[0] not in ledger.states for k in keys):
         raise Rejected("open packets are not a list in order", got=len(packets), reason="bad_open_packets")
     bodies: list[tuple[OpenPacket, InboxBody]] = []

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import pairwise
 
+from messages.bodies import DecideTrades, DecideWithdrawals, Execute
 from messages.digests import (
     Certificate,
     compute_packet_digest,
@@ -31,7 +32,7 @@ from messages.documents import (
 from messages.errors import Rejected
 from messages.packet import Packet, compute_commitment
 from messages.wire import decode_envelope, verify_envelope
-from relayer.rules.plan import finalize_packet
+from relayer.rules.plan import finalize_packet, get_body
 from relayer.rules.statements import Equivocation, SignedParameters, SignedPlan
 
 MAX_K_AHEAD = 64
@@ -310,6 +311,8 @@ def verify_open_packets(
 ) -> None:
     """Check the open packets a proposal lists: all of ours are there, each has its m votes, none is settled (8.3).
 
+    What they say is not judged here: votes are for a plan, and that a packet is in it only the plan itself shows.
+
     Args:
         listed: from the proposal: open ones, and those proven absent whose number is not used up (the plan halves its limit
             by them).
@@ -321,10 +324,11 @@ def verify_open_packets(
     Raises:
         Rejected: ``open_missing``, ``open_order``, ``open_settled``, ``open_vault``, or as `verify_quorum`.
     """
-    keys = [(p.vault_id, p.sequence, p.timeout) for p in listed]
+    # Two plans of one k may both have m votes, and carry one number with one timeout while the cut stands still.
+    keys = [(p.vault_id, p.sequence, p.timeout, p.plan_digest) for p in listed]
     if len(listed) > MAX_OPEN_PACKETS or any(a >= b for a, b in pairwise(keys)):
         raise Rejected(
-            "open packets ascend by (vault, number, timeout), each once", got=len(listed), reason="open_order"
+            "open packets ascend by (vault, number, timeout, plan), each once", got=len(listed), reason="open_order"
         )
     missing = set(own) - {(p.vault_id, p.sequence, p.plan_digest) for p in listed}
     if missing:
@@ -339,6 +343,8 @@ def verify_open_packets(
             raise Rejected("an open packet of an unknown vault", got=p.vault_id, reason="open_vault")
         if get_fate(p.sequence, p.timeout, *positions[p.vault_id]) is Fate.ANSWERED:
             raise Rejected("a listed packet is answered at this cut", got=p.sequence, reason="open_settled")
+        if p.operator_epoch != committee.epoch and (p.vault_id, p.sequence, p.plan_digest) in own:
+            continue  # a rotation came: its votes are on record here, checked against the set that was in force then
         if not p.votes:
             raise Rejected("an open packet without votes", got=p.sequence, reason="no_quorum")
         verify_quorum(p.votes, p.votes[0].k, p.plan_digest, committee)
@@ -435,6 +441,8 @@ def _get_packets_slot(data: bytes, operator: bytes, committee: Committee) -> tup
         for planned in signed.plan.packets:
             if (planned.vault_id, planned.sequence) != (signature.vault_id, signature.sequence):
                 continue
+            if not isinstance(get_body(planned), Execute | DecideTrades | DecideWithdrawals):
+                continue  # no plan digest inside: an honest signature over it would fit any invented plan
             packet = finalize_packet(planned, digest)
             ballot = PacketBallot(planned.vault_id, planned.operator_epoch, packet)
             add_signature(ballot, signature.operator, signature.signature, committee)

@@ -11,11 +11,13 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from chains.base import Chain, Head, collect
+from chains.base import Chain, Head
+from messages.digests import compute_packet_digest, recover_signer
 from messages.documents import (
     Cut,
     CutEntry,
     Evidence,
+    OpenPacket,
     Plan,
     Proposal,
     SignedMark,
@@ -50,7 +52,6 @@ from relayer.rules.quorum import (
     compute_packets_equivocation,
     compute_proposal_equivocation,
     get_certificate,
-    get_certified_plan,
     get_peers_slot,
     get_quorum_votes,
     get_slot,
@@ -60,7 +61,7 @@ from relayer.rules.quorum import (
     verify_slot,
 )
 from relayer.rules.statements import ArchivePackets, ArchiveRequest, Equivocation, PacketSignature, SignedPlan
-from relayer.states import get_positions
+from relayer.states import get_positions, get_price_slots
 from relayer.store import HeaderRecord, PacketRecord
 from relayer.tasks import watch
 
@@ -69,6 +70,7 @@ MAX_WAITING = 64
 MAX_KEPT_BALLOTS = 2 * MAX_K_AHEAD
 PRICE_MEMORY_S = 9_000
 """How far back prices are offered to a snapshot: the newest of each feed and a reference of up to two hours before."""
+MAX_EVIDENCE_PER_OPERATOR = 8
 ARCHIVE_BATCH = 256
 ARCHIVE_BATCH_BYTES = 400_000
 ARCHIVE_ANSWERS_PER_S = 8
@@ -98,7 +100,8 @@ async def read(node: Node, data: bytes) -> None:
     handler = _HANDLERS.get(envelope.type)
     if handler is None:
         raise Rejected("unknown kind of message", got=envelope.type, reason="unknown_kind")
-    if envelope.type != "proposal" and len(data) > MAX_ENVELOPE_BYTES:
+    # A proposal names everything, and a signed plan carries every packet: signatures travel nowhere else.
+    if envelope.type not in ("proposal", "signed_plan") and len(data) > MAX_ENVELOPE_BYTES:
         raise Rejected("message too large", got=len(data), expected=MAX_ENVELOPE_BYTES, reason="size")
     committee = node.get_committee()
     verify_envelope(envelope, committee.operators, node.committee_id)
@@ -209,6 +212,8 @@ async def verify_proposal(node: Node, proposal: Proposal, committee: Committee) 
     positions = get_positions(states, {e.vault_id: e.time for e in proposal.cut.entries})
     own = {(p.vault_id, p.sequence, p.plan_digest) for p in node.get_open_records(positions)}
     verify_open_packets(proposal.open_packets.packets, own, positions, committee)
+    for listed in proposal.open_packets.packets:
+        verify_listed(node, listed)
     ledger = node.get_ledger(proposal.cut)
     node.planner.verify_market(proposal.market, node.parameters, node.store.get_number("market_now"), node.clock.now())
     result = node.planner.compute_plan(ledger, proposal.market, node.parameters, proposal.k, proposal.open_packets)
@@ -222,6 +227,34 @@ async def verify_proposal(node: Node, proposal: Proposal, committee: Committee) 
         if node.store.is_halted(f"chain:{chain.chain_id}"):
             raise Rejected("the plan has a packet for a halted chain", got=chain.chain_id, reason="halted")
     return result.plan
+
+
+def verify_listed(node: Node, listed: OpenPacket) -> None:
+    """Check that a listed packet is in the plan that its votes are for.
+
+    Votes cover a plan digest and not the packet beside them. Without the plan itself one proposer could wrap the votes of any
+    old plan around a packet of his own making: a price that binds everybody, a decision that nobody made (protocol.md 7.1, 8.3).
+
+    Raises:
+        Rejected: ``open_forged``. Unavailable: this node does not know the plan yet (``open_unknown``); its peers repeat it.
+    """
+    data = node.store.get_document(listed.plan_digest)
+    if data is None:
+        raise Unavailable(
+            "the plan of an open packet is not known here yet", got=listed.sequence, reason="open_unknown"
+        )
+    try:
+        plan = decode_document(Plan, data)
+        is_planned = any(
+            (p.vault_id, p.operator_epoch, p.sequence, p.timeout)
+            == (listed.vault_id, listed.operator_epoch, listed.sequence, listed.timeout)
+            and finalize_packet(p, listed.plan_digest).payloads[0].value == listed.value
+            for p in plan.packets
+        )
+    except Rejected as error:  # the digest is that of a document of another kind
+        raise Rejected("an open packet of no plan", got=listed.plan_digest, reason="open_forged") from error
+    if not is_planned or any(v.k != plan.k for v in listed.votes):
+        raise Rejected("a listed packet is not in its plan", got=listed.sequence, reason="open_forged")
 
 
 def verify_forward(cut: Cut, floor: Cut | None) -> None:
@@ -275,13 +308,18 @@ async def verify_entry(node: Node, entry: CutEntry, evidence: Evidence) -> None:
             return
         if known.point.header_hash == entry.header_hash:
             raise _bad_entry(entry, own)
-    trusted, header = _verify_header(node, chain, entry, evidence)
-    if known is not None:
-        # Both verify and differ: two finalized headers at one height.
-        raise Conflict(
-            f"two finalized headers of {chain.chain_id} at one height", got=entry.header_hash,
-            expected=known.point.header_hash, reason="two_headers",
-        )  # fmt: skip
+    try:
+        trusted, header = _verify_header(node, chain, entry, evidence)
+        if known is not None:
+            # Both verify and differ: two finalized headers at one height.
+            raise Conflict(
+                f"two finalized headers of {chain.chain_id} at one height", got=entry.header_hash,
+                expected=known.point.header_hash, reason="two_headers",
+            )  # fmt: skip
+    except Conflict as error:
+        # It is this chain that can't be believed any more; the others go on (protocol.md 8.3).
+        node.halt(f"chain:{chain.chain_id}", error)
+        raise Rejected(f"{chain.chain_id} has two histories", got=entry.header_hash, reason="halted") from error
     head, proof = Head(entry.outbox_sequence, entry.outbox_head), chain.codec.decode_proof(evidence.proof)
     cursor = node.store.get_cursor(entry.vault_id)
     if entry.outbox_sequence <= cursor.sequence:
@@ -290,15 +328,11 @@ async def verify_entry(node: Node, entry: CutEntry, evidence: Evidence) -> None:
         if proven.head != entry.outbox_head or recorded != entry.outbox_head:
             raise _bad_entry(entry, recorded)
         return
-    last = node.store.get_head(entry.vault_id)
-    from_height = chain.start_height if last is None else last.point.height
-    held = node.peer_packets.get(entry.vault_id, {})
-    reader = watch.EvidenceReader(chain.reader, held, (head, proof))
-    try:
-        collected = await collect(replace(chain, reader=reader), trusted, cursor, from_height)
-    except Unavailable:
-        await watch.ask_peers(node, entry.vault_id, cursor.sequence)
-        raise
+    collected = await watch.collect_here_or_from_peers(node, chain, trusted, (head, proof))
+    if node.store.get_cursor(entry.vault_id) != cursor:
+        # watch was faster while we waited: that makes no entry wrong, so look again from what is on record now.
+        await verify_entry(node, entry, evidence)
+        return
     if collected.head != head:
         raise _bad_entry(entry, collected.head)
     headers = [header] if header is not None else []
@@ -376,22 +410,34 @@ async def add_and_act(node: Node, new: Vote) -> None:
         raise Rejected("a vote of a k that is over or far away", got=new.k, expected=progress.base_k, reason="old_k")
     committee = node.get_committee()
     ballot, added, evidence = add_vote(progress.ballots.get(new.k, Ballot(new.k)), new, committee)
+    _look_for_own_vote(node, new)
     if evidence is not None:
         await record_evidence(node, evidence)
     if added is Added.DUPLICATE:
         return
-    if new.operator == node.signer.operator and not has_voted(node, new.k, new.r):
-        quarantine(node, "a vote of this key that its journal does not know")
     progress.ballots[new.k] = ballot
     while len(progress.ballots) > MAX_KEPT_BALLOTS:
         del progress.ballots[min(progress.ballots)]
     progress.highest_seen_k = max(progress.highest_seen_k, new.k)
     node.store.record_vote(new)
-    if added is Added.CERTIFIED and get_certified_plan(ballot, committee) == new.plan_digest:
-        data = node.store.get_document(new.plan_digest)
-        if data is not None:
-            votes = get_quorum_votes(ballot, new.plan_digest, committee)
-            await open_and_sign(node, decode_document(Plan, data), votes)
+    if added is Added.CERTIFIED:
+        await open_voted(node, ballot, new.plan_digest, committee)
+
+
+async def open_voted(node: Node, ballot: Ballot, digest: bytes, committee: Committee) -> None:
+    """Open the packets of a plan that has m votes and is known here; of two such plans of one k the journal signs one."""
+    data, votes = node.store.get_document(digest), get_quorum_votes(ballot, digest, committee)
+    if data is not None and votes:
+        await open_and_sign(node, decode_document(Plan, data), votes)
+
+
+def _look_for_own_vote(node: Node, verified: Vote) -> None:
+    """A vote of this key that its journal does not hold: the journal was lost or restored, or somebody else has the key."""
+    journal = node.signer.journal
+    if verified.operator != node.signer.operator or verified.k < journal.released_k:
+        return
+    if not journal.has_said("vote", encode_u64(verified.k) + encode_u64(verified.r), verified.plan_digest):
+        quarantine(node, "a vote of this key that its journal does not know")
 
 
 def quarantine(node: Node, why: str) -> None:
@@ -421,9 +467,12 @@ async def open_and_sign(node: Node, plan: Plan, votes: Sequence[Vote]) -> None:
     node.store.record_open_packets(records, votes)
     _finish_k(node, plan.k, digest)
     signatures: tuple[PacketSignature, ...] = ()
-    if _may_sign(node, digest):
+    if _may_sign(node, digest) and not _is_halted_for(node, plan):
+        slots = get_price_slots(node.states.get_all_newest().values())
         try:
-            signatures = node.signer.sign_packets(plan, tuple(votes), node.get_committee(), node.get_proven_times())
+            signatures = node.signer.sign_packets(
+                plan, tuple(votes), node.get_committee(), node.get_proven_times(), slots
+            )
         except Conflict as refusal:
             # The journal has the last word: another plan of this k, or another packet under a number, was signed.
             node.progress.unsigned.add(digest)
@@ -446,22 +495,42 @@ def _may_sign(node: Node, digest: bytes) -> bool:
     return is_ours and digest not in node.progress.unsigned
 
 
+def _is_halted_for(node: Node, plan: Plan) -> bool:
+    """Whether a halt that came after the vote forbids to sign: of the whole node, or of a chain that gets a packet."""
+    subjects = {f"chain:{node.chains[p.vault_id].chain_id}" for p in plan.packets if p.vault_id in node.chains}
+    return any(node.store.is_halted(subject) for subject in ("node", *subjects))
+
+
 def _finish_k(node: Node, k: int, plan_digest: bytes) -> None:
-    """A plan of k has m votes: the next k begins, and the agreed cut and time are the floor of later ones."""
+    """A plan of k has m votes: the next k begins, and the agreed cut and time are the floor of later ones.
+
+    One transaction: a process that died in between would begin the next k without the floor of this one.
+    """
     progress = node.progress
-    if k >= progress.base_k:
-        progress.base_k, progress.since = k + 1, None
-        node.store.record_numbers(base_k=k + 1)
+    agreed: dict[str, bytes] = {}
     for (pk, _), envelope in progress.proposals.items():
         if pk == k:
             proposal = decode_document(Proposal, envelope.body)
             if proposal.plan_digest == plan_digest:
-                node.store.record_setting("cut_floor", encode_document(proposal.cut))
-                node.store.record_numbers(market_now=max(proposal.market.now, node.store.get_number("market_now")))
+                agreed["cut_floor"] = encode_document(_get_higher(node.get_cut_floor(), proposal.cut))
+                agreed["market_now"] = encode_u64(max(proposal.market.now, node.store.get_number("market_now")))
+    if k >= progress.base_k:
+        progress.base_k, progress.since = k + 1, None
+        agreed["base_k"] = encode_u64(k + 1)
+    if agreed:
+        node.store.record_settings(agreed)
     progress.proposals = {key: e for key, e in progress.proposals.items() if key[0] >= k}
     progress.waiting = {key: e for key, e in progress.waiting.items() if key[0] >= k}
     progress.refused.clear()
     node.settle_wake.set()
+
+
+def _get_higher(floor: Cut | None, cut: Cut) -> Cut:
+    """Entry by entry the higher of two cuts: a second plan of one k may name an older one."""
+    known = {e.vault_id: e for e in floor.entries} if floor is not None else {}
+    return Cut(
+        tuple(max(e, known.get(e.vault_id, e), key=lambda x: (x.height, x.outbox_sequence)) for e in cut.entries)
+    )
 
 
 def add_signatures(node: Node, plan: Plan, digest: bytes, signatures: Sequence[PacketSignature]) -> None:
@@ -522,10 +591,11 @@ async def accept_signed_plan(node: Node, envelope: Envelope, body: bytes) -> Non
         await _look_for_two_votes(node, vote_, committee)
     await _look_for_two_plans(node, signed, digest)
     own_signed = node.signer.journal.get_value("plan", encode_u64(signed.plan.k))
-    if any(s.operator == node.signer.operator for s in signed.signatures) and own_signed != digest:
-        quarantine(node, "a packet signature of this key that its journal does not know")
+    _look_for_own_signatures(node, signed, digest)
     is_missing = unknown or not _are_packets_known(node, signed.plan, digest)
-    if is_missing or (own_signed is None and _may_sign(node, digest)):
+    # Not signed yet, or signed by the journal alone: the process died before the signatures reached the store.
+    is_unsigned = own_signed in (None, digest) and not _is_signed_here(node, signed.plan, digest)
+    if is_missing or (is_unsigned and _may_sign(node, digest) and not _is_halted_for(node, signed.plan)):
         await open_and_sign(node, signed.plan, signed.votes)
     add_signatures(node, signed.plan, digest, signed.signatures)
 
@@ -537,15 +607,43 @@ def _are_packets_known(node: Node, plan: Plan, digest: bytes) -> bool:
     )
 
 
+def _is_signed_here(node: Node, plan: Plan, digest: bytes) -> bool:
+    return all(
+        node.signer.operator
+        in node.store.get_signatures(p.vault_id, p.sequence, compute_commitment(finalize_packet(p, digest)))
+        for p in plan.packets
+    )
+
+
+def _look_for_own_signatures(node: Node, signed: SignedPlan, digest: bytes) -> None:
+    """A real packet signature of this key that its journal does not hold; what somebody only says in our name proves nothing."""
+    journal = node.signer.journal
+    if signed.plan.k < journal.released_k:
+        return
+    for planned in signed.plan.packets:
+        said = compute_packet_digest(
+            planned.vault_id, planned.operator_epoch, planned.sequence,
+            compute_commitment(finalize_packet(planned, digest)),
+        )  # fmt: skip
+        for s in signed.signatures:
+            if (s.vault_id, s.sequence, s.operator) != (planned.vault_id, planned.sequence, node.signer.operator):
+                continue
+            try:
+                is_own = recover_signer(said, s.signature) == node.signer.operator
+            except Rejected:
+                is_own = False  # blamed where the signatures are added
+            if is_own and not journal.has_said("packet", planned.vault_id + encode_u64(planned.sequence), said):
+                quarantine(node, "a packet signature of this key that its journal does not know")
+
+
 async def _look_for_two_votes(node: Node, new: Vote, committee: Committee) -> None:
     """A verified vote that came with a plan; kept like one that came alone, evidence included."""
     ballot, added, evidence = add_vote(node.progress.ballots.get(new.k, Ballot(new.k)), new, committee)
+    _look_for_own_vote(node, new)
     if evidence is not None:
         await record_evidence(node, evidence)
     if added is not Added.DUPLICATE:
         node.progress.ballots[new.k] = ballot
-        if new.operator == node.signer.operator and not has_voted(node, new.k, new.r):
-            quarantine(node, "a vote of this key that its journal does not know")
 
 
 async def _look_for_two_plans(node: Node, signed: SignedPlan, digest: bytes) -> None:
@@ -588,13 +686,32 @@ async def publish_again(node: Node) -> None:
         for own in progress.ballots.get(k, Ballot(k)).votes:
             if own.operator == node.signer.operator:
                 await node.publish("vote", own)
+    await open_again(node)
     await publish_signed_plans(node)
 
 
-async def publish_signed_plans(node: Node) -> None:
-    """Tell everybody the open packets again, each plan with its votes and all signatures known here."""
+async def open_again(node: Node) -> None:
+    """Open what has m votes on record and is not open: the process died after the last vote, as everybody's may have."""
     committee = node.get_committee()
-    for digest in sorted({p.plan_digest for p in node.store.get_packets("open")}):
+    for k, ballot in sorted(node.progress.ballots.items()):
+        for digest in sorted({v.plan_digest for v in ballot.votes}) if k >= node.progress.base_k else ():
+            data = node.store.get_document(digest)
+            if data is not None and not _are_packets_known(node, decode_document(Plan, data), digest):
+                await open_voted(node, ballot, digest, committee)
+
+
+async def publish_signed_plans(node: Node) -> None:
+    """Tell everybody the open packets again, each plan with its votes and all signatures known here.
+
+    So too the plans of absent packets that a proposal lists: a node without them could not check that list.
+    """
+    committee = node.get_committee()
+    digests = {p.plan_digest for p in node.store.get_packets("open")}
+    cut = node.get_cut()
+    if cut is not None:
+        positions = get_positions(node.get_states_at(cut), {e.vault_id: e.time for e in cut.entries})
+        digests |= {p.plan_digest for p in node.get_open_packets(positions, committee).packets}
+    for digest in sorted(digests):
         data = node.store.get_document(digest)
         if data is None:
             continue
@@ -624,6 +741,8 @@ async def record_evidence(node: Node, evidence: Equivocation) -> None:
     Raises:
         Rejected: it proves nothing.
     """
+    if node.store.count_evidence(evidence.operator) >= MAX_EVIDENCE_PER_OPERATOR:
+        return  # enough to convict; who says two things can say a million
     verify_equivocation(evidence, node.get_committee())
     body = encode_document(evidence)
     if node.store.record_evidence(compute_digest(evidence), evidence.operator, evidence.kind, body, node.clock.now()):

@@ -44,9 +44,14 @@ async def _submit_vault(node: Node, vault_id: bytes) -> None:
     chain = node.chains[vault_id]
     if chain.submitter is None or node.store.is_halted(f"chain:{chain.chain_id}"):
         return
-    for packet in (p for p in node.store.get_packets("open") if p.vault_id == vault_id):
-        certified = node.store.get_certificate_signatures(packet)
+    packets = [p for p in node.store.get_packets("open") if p.vault_id == vault_id]
+    certificates = {p.commitment: node.store.get_certificate_signatures(p) for p in packets}
+    certified_numbers = {p.sequence for p in packets if certificates[p.commitment] is not None}
+    for packet in packets:
+        certified = certificates[packet.commitment]
         if certified is None:
+            if packet.sequence in certified_numbers:
+                continue  # its twin, from another plan of that k with m votes, got the signatures
             return  # packets of a vault go in order
         if not await _submit_packet(node, chain, chain.submitter, packet, certified):
             return
@@ -65,7 +70,10 @@ async def _submit_packet(
     transactions = store.get_transactions(packet=packet)
     last = transactions[-1] if transactions else None
     outcome = await _follow(node, submitter, last) if last is not None else Outcome.UNKNOWN
-    rank = (committee.operators.index(node.signer.operator) - packet.k) % len(committee.operators)
+    operators = committee.operators
+    # Anybody may carry: who is not in the set (any more) comes after those who are.
+    is_member = node.signer.operator in operators
+    rank = (operators.index(node.signer.operator) - packet.k) % len(operators) if is_member else len(operators)
     action = get_action(
         now=now,
         chain_time=node.get_proven_times()[packet.vault_id],

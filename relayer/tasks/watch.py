@@ -63,6 +63,8 @@ async def step(node: Node, vault_id: bytes) -> bool:
         node.store.record_headers(chain.chain_id, headers)
         node.trusted[chain.chain_id] = trusted
         raise
+    if node.store.get_cursor(vault_id).sequence != collected.cursor.sequence - len(collected.facts):
+        return True  # the evidence of a proposal was faster while we waited: nobody's fault, look again
     record(node, chain, headers, point, collected)
     node.trusted[chain.chain_id] = trusted
     return True
@@ -78,8 +80,16 @@ def get_newest_trusted(node: Node, chain: Chain[Any, Any, Any, Any]) -> Any:
     return node.trusted[chain.chain_id]
 
 
-async def collect_here_or_from_peers(node: Node, chain: Chain[Any, Any, Any, Any], trusted: Any) -> Collected[Any]:
+async def collect_here_or_from_peers(
+    node: Node, chain: Chain[Any, Any, Any, Any], trusted: Any, claimed: tuple[Head, Any] | None = None
+) -> Collected[Any]:
     """Collect from the own endpoints; where they withhold packets, from what peers sent (protocol.md 12).
+
+    Args:
+        node: with its records.
+        chain: the chain.
+        trusted: verified state of its light client.
+        claimed: head and proof that a proposal names; None asks the own endpoints for them too.
 
     Raises:
         Unavailable: neither has them; the peers have been asked.
@@ -87,12 +97,13 @@ async def collect_here_or_from_peers(node: Node, chain: Chain[Any, Any, Any, Any
     cursor = node.store.get_cursor(chain.vault_id)
     last = node.store.get_head(chain.vault_id)
     from_height = chain.start_height if last is None else last.point.height
+    own = chain.reader if claimed is None else EvidenceReader(chain.reader, claimed)
     try:
-        collected = await collect(chain, trusted, cursor, from_height)
+        collected = await collect(replace(chain, reader=own), trusted, cursor, from_height)
     except Unavailable:
         held = node.peer_packets.get(chain.vault_id, {})
         if cursor.sequence + 1 in held:
-            reader = PeerReader(chain.reader, held)
+            reader = PeerReader(own, held)
             try:
                 collected = await collect(replace(chain, reader=reader), trusted, cursor, from_height)
             except Unavailable:
@@ -221,10 +232,10 @@ class PeerReader(Reader[Any, Any, Any, Any]):
 
 
 class EvidenceReader(PeerReader):
-    """A proposal's head and proof with packets from the own endpoints, and from the peers where those withhold."""
+    """A proposal's head and proof over another reader, which gives the packets."""
 
-    def __init__(self, inner: Reader[Any, Any, Any, Any], held: dict[int, Claim], claimed: tuple[Head, Any]) -> None:
-        super().__init__(inner, held)
+    def __init__(self, inner: Reader[Any, Any, Any, Any], claimed: tuple[Head, Any]) -> None:
+        super().__init__(inner, {})
         self._claimed = claimed
 
     async def head(self, source: str, trusted: Any) -> tuple[Head, Any]:
@@ -233,7 +244,5 @@ class EvidenceReader(PeerReader):
         return self._claimed
 
     async def packets(self, source: str, span: Span) -> Sequence[Claim]:
-        """From the source, or from the peers."""
-        if span.after_sequence + 1 in self._held:
-            return await super().packets(source, span)
+        """As the inner one."""
         return await self._inner.packets(source, span)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from messages.bodies import Unpause, encode_body, make_inbox_packet
+from messages.bodies import Execute, Unpause, encode_body, make_inbox_packet
 from messages.digests import (
     compute_packet_digest,
     compute_vote_digest,
@@ -308,6 +308,19 @@ def test_a_list_with_all_of_ours_and_their_votes_is_accepted():
     q.verify_open_packets([make_open()], set(), {VAULT: (0, 100)}, COMMITTEE)  # absent, number not used up
 
 
+def test_after_a_rotation_only_packets_on_record_here_need_no_votes_of_the_new_set():
+    rotated = replace(COMMITTEE, epoch=1, operators=tuple(sorted((*OPERATORS[1:], b"\x77" * 20))))
+    q.verify_open_packets([make_open()], OWN, {VAULT: (0, 50)}, rotated)
+    for listed, own in (
+        (make_open(), set()),
+        (make_open(plan=b"\x44" * 32), set()),
+        (replace(make_open(), operator_epoch=1), OWN),
+    ):
+        with pytest.raises(Rejected) as caught:
+            q.verify_open_packets([listed], own, {VAULT: (0, 50)}, rotated)
+        assert caught.value.reason == "not_operator"
+
+
 @pytest.mark.parametrize(
     ("listed", "position", "reason"),
     [
@@ -351,7 +364,7 @@ def test_parameters_need_m_operators_and_their_time():
 
 
 def make_signed_plan(i, k, timeout):
-    planned = PlannedPacket(VAULT, 0, 1, timeout, encode_body(Unpause()), "test")
+    planned = PlannedPacket(VAULT, 0, 1, timeout, encode_body(Execute(bytes(32), (), ())), "test")
     plan = Plan(k, PLAN, PLAN, PLAN, PLAN, (planned,))
     packet = finalize_packet(planned, compute_digest(plan))
     signature = sign_digest(OPERATOR_KEYS[i], compute_packet_digest(VAULT, 0, 1, compute_commitment(packet)))

@@ -63,7 +63,7 @@ def make_votes(plan):
 
 
 def sign(signer, plan, proven=0):
-    return signer.sign_packets(plan, make_votes(plan), COMMITTEE, {VAULT: proven, OTHER: proven})
+    return signer.sign_packets(plan, make_votes(plan), COMMITTEE, {VAULT: proven, OTHER: proven}, {})
 
 
 # ---- one value per slot
@@ -127,7 +127,7 @@ def test_packets_without_m_votes_are_not_signed(signer):
     plan = make_plan(1)
     for votes in (make_votes(plan)[:2], (), make_votes(make_plan(1, timeout=7))):
         with pytest.raises(Rejected):
-            signer.sign_packets(plan, votes, COMMITTEE, {})
+            signer.sign_packets(plan, votes, COMMITTEE, {}, {})
     assert not any(kind in ("plan", "packet") for kind, *_ in signer.journal.get_entries())
 
 
@@ -241,6 +241,14 @@ def test_statements_of_a_batch_are_written_all_or_none(journal):
     with pytest.raises(Conflict):
         journal.record_statements([Statement("vote", b"b", b"1"), Statement("vote", b"a", b"2")], {})
     assert journal.get_value("vote", b"b") is None
+
+
+def test_a_batch_that_contradicts_itself_is_not_written(journal):
+    with pytest.raises(Conflict) as caught:
+        journal.record_statements([Statement("settlement", b"a", b"1"), Statement("settlement", b"a", b"2")], {})
+    assert caught.value.reason == "signed_otherwise"
+    assert journal.get_value("settlement", b"a") is None
+    journal.record_statements([Statement("settlement", b"a", b"1"), Statement("settlement", b"a", b"1")], {})
 
 
 def test_a_price_signer_says_one_value_per_stamp():
