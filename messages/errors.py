@@ -39,7 +39,9 @@ class RelayerError(Exception):
             text += f", expected {_shorten(self.expected)})" if self.expected is not None else ")"
         elif self.expected is not None:
             text += f" (expected {_shorten(self.expected)})"
-        return f"{self.source}: {text}" if self.source else text
+        text = f"{self.source}: {text}" if self.source else text
+        # a lone surrogate out of foreign JSON has no bytes: neither log nor database could take it
+        return text.encode(errors="backslashreplace").decode()
 
 
 class Rejected(RelayerError):

@@ -230,6 +230,13 @@ class Replay:
             raise Rejected(
                 "the claim leads to another header", got=point.height, expected=record.height, reason="wrong_header"
             )
+        if chain.points.get(point.height, point) != point:
+            raise Conflict(
+                "the archive proves two headers at one height",
+                got=point.header_hash,
+                expected=chain.points[point.height].header_hash,
+                reason="two_headers",
+            )
         chain.headers += 1
         chain.points[point.height] = point
         chain.trusted[point.height] = trusted

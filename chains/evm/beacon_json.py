@@ -157,12 +157,13 @@ def parse_hex(value: object, what: str, size: int | None = None, limit: int = 1 
 def parse_bootstrap_json(obj: object, schedule: ForkSchedule) -> Bootstrap:
     """Return the bootstrap of a Beacon API answer (or its bare data); Rejected ("bad_json", "unknown_fork")."""
     data = _open_envelope(obj)
+    header = parse_header_json(_get(data, "header"))
+    gindices = get_gindices(schedule.get_fork_at_slot(header.beacon.slot))
+    branch = _parse_chunks(_get(data, "current_sync_committee_branch"), "current_sync_committee_branch")
     return Bootstrap(
-        header=parse_header_json(_get(data, "header")),
+        header=header,
         current_committee=_parse_committee(_get(data, "current_sync_committee"), schedule.preset.committee_size),
-        current_committee_branch=_parse_chunks(
-            _get(data, "current_sync_committee_branch"), "current_sync_committee_branch"
-        ),
+        current_committee_branch=_strip_padding(branch, gindices.current_committee),
     )
 
 
@@ -177,17 +178,21 @@ def parse_update_json(obj: object, schedule: ForkSchedule) -> Update:
     finalized = data.get("finalized_header")
     header = None if finalized is None else parse_header_json(finalized)
     committee = data.get("next_sync_committee")
+    attested = parse_header_json(_get(data, "attested_header"))
+    gindices = get_gindices(schedule.get_fork_at_slot(attested.beacon.slot))
+    finality_branch = _parse_branch(data.get("finality_branch"), "finality_branch")
+    committee_branch = _parse_branch(data.get("next_sync_committee_branch"), "next_sync_committee_branch")
     return Update(
-        attested=parse_header_json(_get(data, "attested_header")),
+        attested=attested,
         aggregate=SyncAggregate(
             bits=parse_hex(_get(aggregate, "sync_committee_bits"), "sync_committee_bits", size // 8),
             signature=parse_hex(_get(aggregate, "sync_committee_signature"), "sync_committee_signature", 96),
         ),
         signature_slot=parse_integer(_get(data, "signature_slot"), "signature_slot"),
         finalized=None if header == _ZERO_HEADER else header,
-        finality_branch=_parse_branch(data.get("finality_branch"), "finality_branch"),
+        finality_branch=_strip_padding(finality_branch, gindices.finalized_root),
         next_committee=None if committee is None else parse_committee_json(committee, size),
-        next_committee_branch=_parse_branch(data.get("next_sync_committee_branch"), "next_sync_committee_branch"),
+        next_committee_branch=_strip_padding(committee_branch, gindices.next_committee),
     )
 
 
@@ -262,6 +267,15 @@ def _parse_committee(obj: object, size: int) -> SyncCommittee:
 def _parse_branch(value: object, what: str) -> tuple[bytes, ...]:
     branch = () if value is None else _parse_chunks(value, what)
     return branch if any(map(any, branch)) else ()
+
+
+def _strip_padding(branch: tuple[bytes, ...], gindex: int) -> tuple[bytes, ...]:
+    """Return a branch as long as its place is deep: the zero chunks in front that a store of a later fork writes have no SSZ form.
+
+    What verifies must also have bytes, or one padded answer would stop the record of everything behind it.
+    """
+    extra = max(len(branch) - (gindex.bit_length() - 1), 0)
+    return branch if any(map(any, branch[:extra])) else branch[extra:]
 
 
 def _parse_chunks(value: object, what: str) -> tuple[bytes, ...]:
@@ -442,15 +456,25 @@ def parse_proof_json(obj: object, address: bytes, slot: int) -> Proof:
     The address and the slot are the caller's; what the answer says of address, balance, hashes or values is not read at all
     (incident A12). Raises Rejected ("bad_json"), also when the answer has no proof of that slot.
     """
-    data = _get_object(obj, "proof")
-    if "accountProof" not in data and isinstance(data.get("result"), dict):
-        data = data["result"]
+    data = _open_proof(obj)
     for entry in _get_list(_get(data, "storageProof"), "storageProof", MAX_STORAGE_PROOFS):
         item = _get_object(entry, "storage proof")
         if _parse_slot(_get(item, "key")) == slot:
             nodes = _parse_nodes(_get(item, "proof"), "storage proof")
             return Proof(address, slot, _parse_nodes(_get(data, "accountProof"), "accountProof"), nodes)
     raise _refuse("no proof of this slot", expected=hex(slot))
+
+
+def parse_storage_claims_json(obj: object) -> dict[int, int]:
+    """Return slot to value as an `eth_getProof` answer states them, believed by nobody; Rejected ("bad_json")."""
+    entries = _get_list(_get(_open_proof(obj), "storageProof"), "storageProof", MAX_STORAGE_PROOFS)
+    items = [_get_object(entry, "storage proof") for entry in entries]
+    return {_parse_slot(_get(item, "key")): parse_integer(_get(item, "value"), "value", 256) for item in items}
+
+
+def _open_proof(obj: object) -> Mapping[str, Any]:
+    data = _get_object(obj, "proof")
+    return data["result"] if "accountProof" not in data and isinstance(data.get("result"), dict) else data
 
 
 def _parse_slot(value: object) -> int:

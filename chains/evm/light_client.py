@@ -44,6 +44,10 @@ MAX_BRANCH = 8
 """Longest branch that any fork's objects carry (Electra finality: 7), with room for none further."""
 TWO_THIRDS = (2, 3)
 DAY_S = 86_400
+MAX_PERIOD_S = 30 * DAY_S
+"""Members of a committee that is older may have left with their bond: no setting may trust them (incidents F8, F13)."""
+MAX_CLOCK_DRIFT_S = 60
+"""Five slots of Ethereum; more would take headers from the future (incident F2)."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,15 @@ class LightClientConfig:
         numerator, denominator = self.floor
         if not (0 < numerator <= denominator and 3 * numerator >= 2 * denominator):
             raise Rejected("participation floor", got=self.floor, expected="2/3 to 1", reason="bad_config")
+        periods = (self.max_checkpoint_age_s, self.trusting_period_s)
+        if not all(0 < period <= MAX_PERIOD_S for period in periods):
+            raise Rejected(
+                "checkpoint age and trusting period", got=periods, expected=f"1 to {MAX_PERIOD_S} s", reason="bad_config"
+            )
+        if not 0 <= self.max_clock_drift_s <= MAX_CLOCK_DRIFT_S:
+            raise Rejected(
+                "clock drift", got=self.max_clock_drift_s, expected=f"0 to {MAX_CLOCK_DRIFT_S} s", reason="bad_config"
+            )
 
 
 # ---- predicates: one rule each ----------------------------------------------------------------------------------------

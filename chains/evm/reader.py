@@ -21,6 +21,7 @@ from chains.base import Head, Reader, Span
 from chains.evm.beacon_json import (
     parse_bootstrap_json,
     parse_proof_json,
+    parse_storage_claims_json,
     parse_update_json,
     parse_updates_json,
 )
@@ -30,7 +31,6 @@ from chains.evm.codec import (
     VaultLog,
     build_log_filter,
     decode_log,
-    decode_quantity,
     encode_data,
     get_outbox_sequence,
     make_claims,
@@ -51,7 +51,8 @@ MAX_LOGS = 50_000
 MAX_QUERIES = 10_000
 """Requests of one `packets`: a node that makes us ask for more is not usable."""
 RETRIES = 3
-UINT256_MAX = 2**256 - 1
+PATIENT_BLOCKS = 500
+"""Blocks of a span for which one more time-out may pass: a node that answers each small range just in time is not usable."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
 
     async def packets(self, source: str, span: Span) -> Sequence[Claim]:
         """The vault's packets of the span, in order and without a gap, Acks with what they answer (eth_getLogs)."""
-        return await _named(source, self._get_packets(source, span))
+        return await _named(source, self._get_packets_in_time(source, span))
 
     # ------------------------------------------------------------------ beacon
 
@@ -186,10 +187,22 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
                 reason="no_proof",
             ) from error
         proof = parse_proof_json(answer, self._vault, OUTBOX_HEAD_SLOT)
-        values = {decode_quantity(e.get("key"), UINT256_MAX): e.get("value") for e in answer["storageProof"]}
-        head = decode_quantity(values.get(OUTBOX_HEAD_SLOT), UINT256_MAX)
-        cursors = decode_quantity(values.get(CURSORS_SLOT), UINT256_MAX)
-        return Head(get_outbox_sequence(cursors), head.to_bytes(32, "big")), proof
+        values = parse_storage_claims_json(answer)
+        if not values.keys() >= {OUTBOX_HEAD_SLOT, CURSORS_SLOT}:
+            raise Rejected("the endpoint names no value of a slot", got=sorted(values)[:8], reason="malformed")
+        sequence = get_outbox_sequence(values[CURSORS_SLOT])
+        return Head(sequence, values[OUTBOX_HEAD_SLOT].to_bytes(32, "big")), proof
+
+    async def _get_packets_in_time(self, source: str, span: Span) -> tuple[Claim, ...]:
+        blocks = max(span.to_height - span.from_height, 0)
+        patience_s = self._settings.timeout_s * (RETRIES + 1 + blocks / PATIENT_BLOCKS)
+        try:
+            async with asyncio.timeout(patience_s):
+                return await self._get_packets(source, span)
+        except TimeoutError as error:
+            raise Unavailable(
+                "the endpoint is too slow for the range", expected=f"within {patience_s:.0f} s", reason="timeout"
+            ) from error
 
     async def _get_packets(self, source: str, span: Span) -> tuple[Claim, ...]:
         if span.upto_sequence <= span.after_sequence:

@@ -14,13 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import rlp
-
 from chains.base import Codec, Head, Point, Verifier
 from chains.evm import light_client, proofs
 from chains.evm.codec import OUTBOX_HEAD_SLOT, compute_evm_vault_id
 from chains.evm.forks import NETWORKS, Fork, ForkSchedule, Preset, build_devnet
 from chains.evm.light_client import LightClientConfig
+from chains.evm.mpt import RlpItem, decode_rlp, encode_rlp
 from chains.evm.ssz import (
     Container,
     OrAbsent,
@@ -43,6 +42,8 @@ MAX_SETTINGS_BYTES = 8192
 MAX_PROOF_BYTES = 1 << 20
 MAX_NODES = 65
 _UPDATE_NAMES = ("update", "finality_update")
+_NETWORK_NUMBERS = {"mainnet": 1, "sepolia": 11155111, "gnosis": 100}
+"""EIP-155 numbers of the built-in networks: a number and its network go together."""
 _LIMIT_NAMES = ("max_checkpoint_age_s", "trusting_period_s", "max_clock_drift_s")
 
 
@@ -69,7 +70,7 @@ class EvmRules:
 def get_chain_number(chain: str) -> int:
     """The EIP-155 number in a CAIP-2 name; Rejected ("bad_config") for anything but eip155:<decimal>."""
     namespace, _, number = chain.partition(":")
-    if namespace != "eip155" or not number.isdecimal() or str(int(number)) != number or not 0 < int(number) < 2**63:
+    if namespace != "eip155" or len(number) > 19 or not number.isdecimal() or str(int(number)) != number or not 0 < int(number) < 2**63:
         raise Rejected("not a chain of the Ethereum family", got=chain, expected="eip155:<number>", reason="bad_config")
     return int(number)
 
@@ -78,11 +79,19 @@ def build_rules(chain: str, vault_account: bytes, checkpoint_root: bytes, settin
     """The rules of a vault: CAIP-2 chain, 32-byte account, checkpoint and settings text; Rejected ("bad_config", "bad_address")."""
     if len(checkpoint_root) != 32 or not any(checkpoint_root):
         raise Rejected("a checkpoint is 32 non-zero bytes", got=checkpoint_root, reason="bad_config")
-    get_chain_number(chain)
+    number = get_chain_number(chain)
     vault = get_evm_address(vault_account)
     if not any(vault):
         raise Rejected("the vault's address is zero", got=vault, reason="bad_config")
-    return EvmRules(chain, vault, checkpoint_root, decode_settings(settings))
+    config = decode_settings(settings)
+    network = config.schedule.name
+    if (number in _NETWORK_NUMBERS.values() or network in _NETWORK_NUMBERS) and _NETWORK_NUMBERS.get(network) != number:
+        raise Rejected(
+            "the consensus network is not this chain's: its headers would prove another chain's state",
+            got=f"{chain} under {network}",
+            reason="bad_config",
+        )
+    return EvmRules(chain, vault, checkpoint_root, config)
 
 
 # ---- verifier ---------------------------------------------------------------------------------------------------------
@@ -140,7 +149,7 @@ class EvmVerifier(Verifier[Bootstrap, Trusted, Update, Proof]):
 
 
 class EvmCodec(Codec[Bootstrap, Trusted, Update, Proof]):
-    """Bytes of one network's objects. Decoders: Rejected ("malformed", "size", "bad_ssz", "unknown_fork")."""
+    """Bytes of one network's objects. Decoders: Rejected ("malformed", "size", "bad_ssz", "bad_rlp", "unknown_fork")."""
 
     def __init__(self, schedule: ForkSchedule) -> None:
         self._schedule = schedule
@@ -194,23 +203,21 @@ class EvmCodec(Codec[Bootstrap, Trusted, Update, Proof]):
 
     def encode_proof(self, proof: Proof) -> bytes:
         """Version, RLP of [address, slot (32 bytes), account nodes, storage nodes]."""
-        fields = [
+        fields: list[RlpItem] = [
             proof.address,
             proof.slot.to_bytes(32, "big"),
             list(proof.account_nodes),
             list(proof.storage_nodes),
         ]
-        return bytes([FORMAT_VERSION]) + bytes(rlp.encode(fields))
+        return bytes([FORMAT_VERSION]) + encode_rlp(fields)
 
     def decode_proof(self, data: bytes) -> Proof:
         """The proof of exactly these bytes."""
         if len(data) > MAX_PROOF_BYTES:
             raise Rejected("proof too large", got=len(data), expected=f"<= {MAX_PROOF_BYTES}", reason="size")
         (body,) = self._open(data, 0)
-        try:
-            item = rlp.decode(body)
-        except (rlp.DecodingError, RecursionError) as error:
-            raise Rejected("a proof that is not RLP", got=data[:40], reason="malformed") from error
+        # the library copies what is left at each level: nested lists would take the memory of the machine
+        item = decode_rlp(body)
         if (
             not isinstance(item, list)
             or len(item) != 4
@@ -328,9 +335,16 @@ def _decode_devnet(found: object) -> ForkSchedule:
         raise _refuse_settings(sizes)
     if not _is_number(schedule.genesis_time) or len(epochs) != len(Fork) or epochs[0] != 0:
         raise _refuse_settings(schedule.genesis_time)
-    if schedule.name in NETWORKS or _encode_devnet(schedule) != found:
-        raise _refuse_settings(schedule.name)
+    numbers = [n for entry in schedule.blob_schedule for n in entry]
+    if min(epochs) < 0 or not all(_is_number(n) or n == 0 for n in numbers):
+        raise _refuse_settings(numbers)
+    if not _is_name(found["name"]) or _encode_devnet(schedule) != found:
+        raise _refuse_settings(found["name"])
     return schedule
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and value not in NETWORKS
 
 
 def _is_number(value: object) -> bool:
