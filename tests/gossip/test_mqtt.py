@@ -223,6 +223,23 @@ async def test_a_broker_that_dies_and_comes_back_is_found_again_and_the_node_is_
     assert b.counts["connects"] == 2
 
 
+@pytest.mark.slow
+async def test_a_hundred_restarts_of_the_broker_are_a_hundred_reconnects_and_leave_nothing_behind(broker):
+    a, b = MqttGossip(broker.settings(0)), MqttGossip(broker.settings(1))
+    got = listen(b)
+    async with Running(a, b) as gossips:
+        tasks = len(asyncio.all_tasks())
+        for i in range(100):
+            broker.kill()
+            await until(lambda: not any(g.is_connected for g in gossips))
+            broker.start()
+            await until(lambda: all(g.is_connected for g in gossips))
+            await a.publish(TOPIC, b"%d" % i)
+            await until(lambda n=i: (get_wire(0), b"%d" % n) in got)
+            assert len(asyncio.all_tasks()) <= tasks + 2  # the library ends its keep-alive tasks in their own time
+    assert b.counts["connects"] == 101
+
+
 async def test_a_broker_that_is_not_there_is_tried_again_and_a_stop_does_not_wait_for_it(tmp_path):
     broker = Broker(tmp_path)
     gossip = MqttGossip(broker.settings(0, backoff_max_s=600, backoff_min_s=500))

@@ -220,6 +220,7 @@ async def test_ten_thousand_messages_of_one_publisher_change_no_plan(tmp_path, u
         # Operator 3's access to the broker is in other hands. The ACL holds them below its name.
         topic = put_under(committee.services[0].node.get_topic("vote").replace("/", "/x/", 1), OPERATORS[3])
         junk = encode_envelope(Envelope(OPERATORS[1], 2**40, 1, "vote", b"x" * 300, b"\x11" * 64 + b"\x1b"))
+        await until(lambda: all(g.is_connected for g in committee.gossips))
         await asyncio.to_thread(flood, broker, OPERATORS[3].hex(), topic, junk, 10_000)
         flooded.set()
         await asyncio.sleep(60)
