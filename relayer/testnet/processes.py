@@ -28,7 +28,7 @@ LOOPBACK = "127.0.0.1"
 START_TIMEOUT_S = 30.0
 STOP_TIMEOUT_S = 10.0
 POLL_S = 0.05
-TAIL_BYTES = 2000
+TAIL_BYTES = 4000
 _PR_SET_PDEATHSIG = 1
 
 
@@ -144,7 +144,7 @@ class Process:
             for path in (self.log, self.output)
             if path.is_file()
         ]
-        return " | ".join(line for tail in tails for line in tail.strip().splitlines()[-6:]) or "it said nothing"
+        return " | ".join(line for tail in tails for line in tail.strip().splitlines()[-12:]) or "it said nothing"
 
     def get_events(self) -> list[dict[str, Any]]:
         """JSON lines on stdout so far; anything else there is passed over."""
