@@ -70,7 +70,13 @@ class EvmRules:
 def get_chain_number(chain: str) -> int:
     """The EIP-155 number in a CAIP-2 name; Rejected ("bad_config") for anything but eip155:<decimal>."""
     namespace, _, number = chain.partition(":")
-    if namespace != "eip155" or len(number) > 19 or not number.isdecimal() or str(int(number)) != number or not 0 < int(number) < 2**63:
+    if (
+        namespace != "eip155"
+        or len(number) > 19
+        or not number.isdecimal()
+        or str(int(number)) != number
+        or not 0 < int(number) < 2**63
+    ):
         raise Rejected("not a chain of the Ethereum family", got=chain, expected="eip155:<number>", reason="bad_config")
     return int(number)
 
@@ -108,9 +114,12 @@ class EvmVerifier(Verifier[Bootstrap, Trusted, Update, Proof]):
         return light_client.verify_bootstrap(bootstrap, self._rules.checkpoint_root, self._rules.config, now)
 
     def verify_update(self, trusted: Trusted, update: Update, now: int) -> Trusted:
-        """See `light_client.verify_update`; a signed contradiction is a Conflict also in an update that tells nothing newer."""
+        """See `light_client.verify_update`; a signed contradiction is a Conflict also in an update that tells nothing newer.
+
+        Not under an expired state: whoever buys the keys of members that left could stop a chain with it.
+        """
         config = self._rules.config
-        if light_client.is_finalized_conflict(trusted, update):
+        if light_client.is_finalized_conflict(trusted, update) and self.is_fresh(trusted, now):
             slot = config.schedule.get_slot(now + config.max_clock_drift_s)
             light_client.verify_statement(trusted, update, slot, config.schedule, config.floor)
             raise Conflict(
