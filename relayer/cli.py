@@ -54,6 +54,12 @@ operators_app = typer.Typer(
     invoke_without_command=True, rich_markup_mode=None, help="The operator set on every vault, and its change."
 )
 app.add_typer(operators_app, name="operators")
+caps_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Caps of the vaults, changed by a quorum.")
+app.add_typer(caps_app, name="caps")
+parameters_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="What the operators' quorum decides: read, sign, verify."
+)
+app.add_typer(parameters_app, name="parameters")
 
 
 def _help(example: str, *, no: str = "the answer is no, or nothing has that name", codes: str = "2 3 4 75") -> str:
@@ -461,6 +467,222 @@ def operators(
     from relayer.commands.operators import show_operators
 
     _run(_read(config, lambda view: show_operators(view, last, is_full=full)), as_json=as_json)
+
+
+# ---- decisions of the quorum --------------------------------------------------------------------------------------------
+
+OutOption = Annotated[Path, typer.Option("--out", help="The new parameters file; never overwritten.")]
+FromOption = Annotated[
+    str, typer.Option("--from", help="When nodes begin to use the new set: 2026-12-24T18:00Z or unix seconds.")
+]
+ParametersArgument = Annotated[Path, typer.Argument(help="A parameters file.")]
+ChainOption = Annotated[str | None, typer.Option("--chain", help="CAIP-2 name or number; every vault otherwise.")]
+
+
+def _decide(config: Path, out: Path, make: Callable[[Any, int], Any]) -> Callable[[], Answer]:
+    """A command that writes the next set of parameters: ``make`` gets where things stand and the time."""
+
+    def run() -> Answer:
+        import time
+
+        from relayer.commands.control import read_standing, write_next
+
+        now = int(time.time())
+        loaded = _load_whole(config).at(now)
+        standing = read_standing(loaded, now)
+        return write_next(standing, make(standing, now), out, loaded, now)
+
+    return run
+
+
+def _load_whole(config: Path) -> Any:
+    """The whole configuration, with the same error as `_load`."""
+    from messages.errors import Rejected
+    from relayer.config import load_config
+
+    try:
+        return load_config(config)
+    except Rejected as error:
+        raise _ConfigError(str(error)) from error
+
+
+@operators_app.command(
+    "rotate",
+    epilog=_help(
+        "relayer operators rotate --to set.toml --at 2027-01-10T12:00Z --from 2027-01-08T12:00Z --out next.toml -c relayer.toml",
+        no="no vault would accept it: too soon, one pending, or no quorum in it",
+    ),
+)
+def operators_rotate(
+    to: Annotated[Path, typer.Option("--to", help="TOML with operators, threshold and, if they change, [treasurers].")],
+    at: Annotated[str, typer.Option("--at", help="The one instant at which every vault changes.")],
+    since: FromOption,
+    out: OutOption,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the next parameters with a rotation of every vault at one instant, for the quorum to sign. Sends nothing."""
+    from relayer.commands.control import make_rotation, read_target, read_time
+
+    def make(standing: Any, now: int) -> Any:
+        return make_rotation(standing, read_target(to), read_time(at), read_time(since), now)
+
+    _run(_decide(config, out, make), as_json=as_json)
+
+
+@caps_app.command(
+    "set",
+    epilog=_help(
+        "relayer caps set --chain 1 --asset USDC --packet 50000 --hour 100000 --day 500000 --from 2027-01-08T12:00Z --out next.toml",
+        no="no such asset or chain, or the caps do not rise from packet to day",
+    ),
+)
+def caps_set(
+    chain: Annotated[str, typer.Option("--chain", help="CAIP-2 name or number.")],
+    asset: Annotated[str, typer.Option("--asset", help="Name of its class, or its address.")],
+    packet: Annotated[str, typer.Option("--packet", help="Per packet, in whole units of the asset.")],
+    hour: Annotated[str, typer.Option("--hour", help="Per hour.")],
+    day: Annotated[str, typer.Option("--day", help="Per day.")],
+    since: FromOption,
+    out: OutOption,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the next parameters with new caps of one asset. A vault lowers at once and raises after its delay. Sends nothing."""
+    from relayer.commands.control import find_asset, make_caps, read_amount, read_time
+    from relayer.rules.vault_state import Caps
+
+    def make(standing: Any, now: int) -> Any:
+        (vault_id,) = standing.find_vaults(chain)
+        found, decimals = find_asset(standing, vault_id, asset)
+        caps = Caps(read_amount(packet, decimals), read_amount(hour, decimals), read_amount(day, decimals))
+        return make_caps(standing, chain, found, caps, read_time(since), now)
+
+    _run(_decide(config, out, make), as_json=as_json)
+
+
+@app.command(
+    epilog=_help(
+        "relayer unpause --from 2027-01-08T12:00Z --out next.toml -c relayer.toml",
+        no="no vault is paused, as far as the facts on record say",
+    )
+)
+def unpause(
+    since: FromOption,
+    out: OutOption,
+    chain: ChainOption = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the next parameters with an end of the pause, for the quorum to sign. In force after the vault's delay."""
+    from relayer.commands.control import make_unpause, read_time
+
+    _run(
+        _decide(config, out, lambda standing, now: make_unpause(standing, chain, read_time(since), now)),
+        as_json=as_json,
+    )
+
+
+def _with_time(config: Path, command: Callable[[int], Answer]) -> Callable[[], Answer]:
+    def run() -> Answer:
+        import time
+
+        _load_whole(config)
+        return command(int(time.time()))
+
+    return run
+
+
+@parameters_app.command(
+    "next",
+    epilog=_help(
+        "relayer parameters next --from 2027-01-08T12:00Z --out next.toml -c relayer.toml",
+        no="the instant is not ahead",
+    ),
+)
+def parameters_next(
+    since: FromOption, out: OutOption, config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False
+) -> None:
+    """Write the next version without the control changes that are done: to be edited by hand, or signed as it is."""
+    from relayer.commands.control import make_next, read_time
+
+    _run(_decide(config, out, lambda standing, now: make_next(standing, [], read_time(since), now)), as_json=as_json)
+
+
+@parameters_app.command(
+    "show", epilog=_help("relayer parameters show next.toml -c relayer.toml", no="the file cannot be read")
+)
+def parameters_show(
+    file: Annotated[Path | None, typer.Argument(help="A parameters file; the present one otherwise.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """A set in words: version, instant, digest, control changes, what differs from the present one, who signed."""
+    from relayer.commands.control import show_parameters
+
+    _run(_with_time(config, lambda now: show_parameters(config, file, now)), as_json=as_json)
+
+
+@parameters_app.command(
+    "sign",
+    epilog=_help(
+        "relayer parameters sign next.toml --digest 0x1111111111111111111111111111111111111111111111111111111111111111 -c relayer.toml",
+        no="this key signed another set under this version, is no operator, or the set is none to sign",
+    ),
+)
+def parameters_sign(
+    file: ParametersArgument,
+    digest: Annotated[
+        str | None, typer.Option("--digest", help="Repeat the digest that `relayer parameters show` told you.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Signatures file; beside the parameters otherwise.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Add this operator's signature over a set, once per version. The node must be stopped for the moment: its journal has one writer."""
+    from relayer.commands.control import sign_parameters
+
+    _run(_with_time(config, lambda now: sign_parameters(config, file, digest, out, now)), as_json=as_json)
+
+
+@parameters_app.command(
+    "merge",
+    epilog=_help(
+        "relayer parameters merge next.toml from-ada.json from-grace.json -c relayer.toml",
+        no="a file holds signatures of another set, or of nobody in the committee",
+    ),
+)
+def parameters_merge(
+    file: ParametersArgument,
+    sources: Annotated[list[Path], typer.Argument(help="Signature files of other operators.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Signatures file; beside the parameters otherwise.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Put signatures from several operators into one file."""
+    from relayer.commands.control import merge_signatures
+
+    _run(_with_time(config, lambda now: merge_signatures(config, file, sources, out, now)), as_json=as_json)
+
+
+@parameters_app.command(
+    "verify",
+    epilog=_help(
+        "relayer parameters verify next.toml -c relayer.toml", no="fewer than m operators of the set in force signed it"
+    ),
+)
+def parameters_verify(
+    file: ParametersArgument,
+    signatures: Annotated[
+        Path | None, typer.Option("--signatures", help="Signatures file; beside the parameters otherwise.")
+    ] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Who signed a set and who did not, and whether nodes would use it."""
+    from relayer.commands.control import verify_signed
+
+    _run(_with_time(config, lambda now: verify_signed(config, file, signatures, now)), as_json=as_json)
 
 
 @halts_app.command("list", epilog=_help("relayer halts list -c relayer.toml", no="something is halted"))

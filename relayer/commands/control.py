@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -606,8 +607,9 @@ def read_time(text: str) -> int:
 
 def read_amount(text: str, decimals: int) -> int:
     """Base units of a decimal amount in whole units of an asset; Rejected (``usage``) for anything inexact."""
-    whole, _, fraction = text.replace("_", "").partition(".")
-    if not (whole + fraction).isdigit() or not whole or len(fraction) > decimals or len(whole) > 40:
+    bare = text.replace("_", "")
+    whole, _, fraction = bare.partition(".")
+    if not re.fullmatch(r"[0-9]{1,40}(\.[0-9]+)?", bare) or len(fraction) > decimals:
         raise Rejected("an amount in units of the asset", got=text, expected=f"up to {decimals} places", reason="usage")
     return int(whole + fraction.ljust(decimals, "0"))
 
