@@ -258,10 +258,12 @@ def verify_leaf_op(leaf: LeafOp, spec: LeafOp) -> None:
         raise _refuse("a leaf of another kind of tree", "bad_leaf", leaf, spec)
 
 
-def verify_iavl_prefix(prefix: bytes, min_height: int, *, is_leaf: bool) -> None:
+def verify_iavl_prefix(prefix: bytes, min_height: int, *, is_leaf: bool) -> int:
     """Check the prefix of an IAVL node: height, size, version as signed varints, none negative, nothing hidden behind them.
 
-    After them comes nothing in a leaf; else one length byte (before a left child) or length, hash, length (before a right child).
+    After them comes nothing in a leaf; else one length byte (before a left child) or length, hash, length (before a right child). Returns
+    how many bytes that is.
+
     Raises Rejected ("bad_iavl_op").
     """
     at = 0
@@ -273,6 +275,7 @@ def verify_iavl_prefix(prefix: bytes, min_height: int, *, is_leaf: bool) -> None
     is_right = rest == 0 if is_leaf else rest in {1, 34}
     if min(values) < 0 or values[0] < min_height or not is_right or (is_leaf and values[:2] != [0, 1]):
         raise _refuse("not the prefix of an IAVL node", "bad_iavl_op", prefix)
+    return rest
 
 
 def _read_signed_varint(data: bytes, at: int) -> tuple[int, int]:
@@ -302,7 +305,10 @@ def verify_inner_op(step: InnerOp, spec: ProofSpec, layer: int) -> None:
     ):
         raise _refuse("a step of another kind of tree", "bad_inner", step)
     if is_like(spec, IAVL_SPEC):
-        verify_iavl_prefix(prefix, layer, is_leaf=False)
+        rest = verify_iavl_prefix(prefix, layer, is_leaf=False)
+        if rest > 1 and step.suffix:
+            # a node has two children: with a left one in the prefix none can follow (A1)
+            raise _refuse("a step between two other children", "bad_iavl_op", step)
     elif is_like(spec, TENDERMINT_SPEC):
         verify_tendermint_op(step)
 

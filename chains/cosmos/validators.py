@@ -45,7 +45,10 @@ def is_sound_set(validators: ValidatorSet) -> bool:
 
 
 def is_sound_vote(vote: CommitSig) -> bool:
-    """Ask whether a slot is what its flag says: an absent one says nothing, another one has address and signature."""
+    """Ask whether a slot is what its flag says: an absent one says nothing, another one has address and signature.
+
+    The time of an absent slot is read by nobody, and relayers differ in what they put there.
+    """
     if vote.flag == Flag.ABSENT:
         return not vote.address and not vote.signature
     return vote.flag in {Flag.COMMIT, Flag.NIL} and len(vote.address) == 20 and len(vote.signature) == 64

@@ -1,0 +1,157 @@
+"""Ed25519 as CometBFT's consensus judges it: what others may leave open, and what a fast library must never decide alone."""
+
+from __future__ import annotations
+
+from hashlib import sha256, sha512
+
+import pytest
+from Crypto.Signature import eddsa
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chains.cosmos import ed25519
+from chains.cosmos.ed25519 import BASE, IDENTITY, ORDER, P
+
+SEED = sha256(b"seed").digest()
+KEY = ed25519.compute_public_key(SEED)
+MESSAGE = b"a block"
+SIGNATURE = ed25519.sign(SEED, MESSAGE)
+MINUS_ONE = (P - 1).to_bytes(32, "little")  # y = -1, x = 0: the point of order two
+
+
+def judge(key=KEY, message=MESSAGE, signature=SIGNATURE) -> bool:
+    verdict = ed25519.is_valid(key, message, signature)
+    assert verdict == ed25519.is_valid_exact(key, message, signature)
+    return verdict
+
+
+def test_a_signature_is_the_one_that_another_library_makes_and_takes():
+    private = eddsa.import_private_key(SEED)
+    assert private.public_key().export_key(format="raw") == KEY
+    assert eddsa.new(private, "rfc8032").sign(MESSAGE) == SIGNATURE
+    assert judge()
+
+
+@pytest.mark.parametrize("at", range(0, 64, 5))
+def test_a_signature_with_one_bit_changed_is_refused(at):
+    assert not judge(signature=SIGNATURE[:at] + bytes([SIGNATURE[at] ^ 4]) + SIGNATURE[at + 1 :])
+
+
+def test_another_message_another_key_or_other_sizes_are_refused():
+    assert not judge(message=MESSAGE + b"!")
+    assert not judge(key=ed25519.compute_public_key(sha256(b"other").digest()))
+    for size in (0, 63, 65):
+        assert not judge(signature=(SIGNATURE + b"\0")[:size])
+    for size in (0, 31, 33):
+        assert not judge(key=(KEY + b"\0")[:size])
+
+
+def test_s_at_or_above_the_order_is_refused_though_the_equation_holds():
+    s = int.from_bytes(SIGNATURE[32:], "little")
+    assert not judge(signature=SIGNATURE[:32] + (s + ORDER).to_bytes(32, "little"))
+
+
+def make_signature(r: bytes, key: bytes, nonce: int, scalar: int) -> bytes:
+    k = int.from_bytes(sha512(r + key + MESSAGE).digest(), "little") % ORDER
+    return r + ((nonce + k * scalar) % ORDER).to_bytes(32, "little")
+
+
+def get_scalar(seed: bytes) -> int:
+    return ed25519._expand(seed)[0]
+
+
+def test_every_encoding_of_a_point_counts():
+    """The identity as R: y = 1, also with the sign of x = 0 set, also as y = p + 1."""
+    for r in (1, 1 | 1 << 255, P + 1, P + 1 | 1 << 255):
+        signature = make_signature(r.to_bytes(32, "little"), KEY, 0, get_scalar(SEED))
+        assert judge(signature=signature), r
+    assert not judge(signature=make_signature((2).to_bytes(32, "little"), KEY, 0, get_scalar(SEED)))
+
+
+def test_the_equation_is_the_one_multiplied_by_the_cofactor():
+    """A key and an R shifted by a point of order two: refused by the plain equation for odd k, taken by consensus."""
+    two = ed25519.decode_point(MINUS_ONE)
+    assert two is not None
+    shifted = ed25519.encode_point(ed25519._add(ed25519._multiply_base(get_scalar(SEED) % ORDER), two))
+    r = ed25519.encode_point(ed25519._add(BASE, two))
+    signature = make_signature(r, shifted, 1, get_scalar(SEED))
+    assert judge(key=shifted, signature=signature)
+    assert not judge(key=shifted, signature=signature[:32] + SIGNATURE[32:])
+
+
+def test_what_is_no_point_is_refused():
+    bad = next(n.to_bytes(32, "little") for n in range(2, 50) if ed25519.decode_point(n.to_bytes(32, "little")) is None)
+    assert not judge(key=bad)
+    assert not judge(signature=bad + SIGNATURE[32:])
+    assert ed25519.decode_point(bytes(31)) is None
+
+
+@given(st.integers(min_value=0, max_value=ORDER - 1))
+@settings(max_examples=20, deadline=None)
+def test_a_point_is_itself_after_encoding_and_the_two_multiplications_agree(scalar):
+    point = ed25519._multiply_base(scalar)
+    odd = ed25519._get_odd_multiples_of_negated(ed25519.encode_point(BASE))
+    assert odd is not None
+    other = ed25519._negate(ed25519._multiply(scalar, odd)) if scalar else IDENTITY
+    data = ed25519.encode_point(point)
+    assert data == ed25519.encode_point(other)
+    decoded = ed25519.decode_point(data)
+    assert decoded is not None
+    assert ed25519.encode_point(decoded) == data
+
+
+def is_taken_by_other(key: bytes, message: bytes, signature: bytes) -> bool:
+    try:
+        eddsa.new(eddsa.import_public_key(key), "rfc8032").verify(message, signature)
+    except ValueError:
+        return False
+    return True
+
+
+def make_odd_cases() -> list[tuple[bytes, bytes]]:
+    """Keys and signatures at the edges: small, large and torsion points, s around the order, honest ones broken a little."""
+    small = [n.to_bytes(32, "little") for n in (0, 1, 2, P - 1, P, P + 1, 2**255 - 1, 1 | 1 << 255)]
+    s_values = [0, 1, ORDER - 1, ORDER, int.from_bytes(SIGNATURE[32:], "little")]
+    cases = [(key, r + s.to_bytes(32, "little")) for key in (KEY, *small[:4]) for r in small for s in s_values[:3]]
+    cases += [(KEY, SIGNATURE[:32] + s.to_bytes(32, "little")) for s in s_values]
+    cases += [(KEY, make_signature(r, KEY, 0, get_scalar(SEED))) for r in small]
+    return cases
+
+
+def test_nothing_that_a_fast_library_takes_is_wrong():
+    """What a stricter library takes, the exact rule takes; where the product's fast road exists it is held to the same."""
+    taken = 0
+    for key, signature in make_odd_cases():
+        exact = ed25519.is_valid_exact(key, MESSAGE, signature)
+        roads = [is_taken_by_other, *([ed25519._FAST] if ed25519._FAST else [])]
+        for road in roads:
+            if road(key, MESSAGE, signature):
+                taken += 1
+                assert exact, (key.hex(), signature.hex())
+        assert ed25519.is_valid(key, MESSAGE, signature) == exact
+    assert taken >= 1
+
+
+def test_a_fast_library_that_says_no_is_not_believed(monkeypatch):
+    monkeypatch.setattr(ed25519, "_FAST", lambda *_: False)
+    assert judge()
+
+
+def test_a_fast_library_that_takes_a_forgery_is_not_used(monkeypatch):
+    class Bindings:
+        BadSignatureError = ValueError
+
+        @staticmethod
+        def crypto_sign_open(signed, key):
+            return signed[64:]
+
+    monkeypatch.setattr(ed25519.importlib, "import_module", lambda name: Bindings)
+    assert ed25519.build_fast() is None
+
+    class Refusing(Bindings):
+        @staticmethod
+        def crypto_sign_open(signed, key):
+            raise ValueError
+
+    monkeypatch.setattr(ed25519.importlib, "import_module", lambda name: Refusing)
+    assert ed25519.build_fast() is None
