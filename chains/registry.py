@@ -18,6 +18,7 @@ from messages.ids import get_evm_account
 
 if TYPE_CHECKING:
     from chains.evm.light_client import LightClientConfig
+    from chains.evm.probe import EvmProbe
     from chains.evm.reader import EvmEndpoint
     from chains.evm.sim import SimNetwork
 
@@ -74,6 +75,8 @@ class Family:
 
     build_chain: Callable[[ChainConfig, bytes | None, Mapping[str, Any]], Chain[Any, Any, Any, Any]]
     build_rules: Callable[[str, bytes, bytes, str], Rules]
+    build_probe: Callable[[ChainConfig, bytes | None, Mapping[str, Any]], Any] | None = None
+    """For people's questions (`chains.evm.probe`); None where a family has none."""
 
 
 def build_chain(
@@ -95,6 +98,14 @@ def build_chain(
 def build_rules_of(family: str, chain: str, vault_account: bytes, checkpoint: bytes, settings: str) -> Rules:
     """The rules of an anchor (relayer.proof_file); Rejected ("unknown_family", "bad_config", "bad_address")."""
     return _get_family(family).build_rules(chain, vault_account, checkpoint, settings)
+
+
+def build_probe(config: ChainConfig, submit_key: bytes | None = None, sims: Mapping[str, Any] | None = None) -> Any:
+    """The probe of a configured chain (`chains.evm.probe.EvmProbe` for "evm"); arguments and errors as `build_chain`."""
+    builder = _get_family(config.family).build_probe
+    if builder is None:
+        raise Rejected("this family cannot be asked by hand", got=config.family, reason="unknown_family")
+    return builder(config, submit_key, sims or {})
 
 
 def _get_family(name: str) -> Family:
@@ -193,6 +204,32 @@ def _build_evm_chain(
     )
 
 
+def _build_evm_probe(config: ChainConfig, submit_key: bytes | None, sims: Mapping[str, Any]) -> EvmProbe:
+    from chains.evm.probe import EvmProbe
+    from chains.evm.reader import EvmReader, ReaderSettings
+    from chains.evm.submitter import EvmSubmitter, FeePolicy
+
+    rules = build_rules(config.chain_id, config.vault_account, config.checkpoint, config.settings)
+    endpoints = [_build_evm_endpoint(endpoint, config, sims) for endpoint in config.endpoints]
+    settings = ReaderSettings(config.timeout_s, config.retry_s, config.log_range)
+    reader = EvmReader(rules.chain_number, rules.vault, config.checkpoint, rules.config.schedule, endpoints, settings)
+    submitter = None
+    if submit_key is not None:
+        from eth_account import Account
+
+        submitter = EvmSubmitter(
+            config.chain_id,
+            rules.chain_number,
+            rules.vault_id,
+            rules.vault,
+            endpoints,
+            Account.from_key(submit_key),
+            FeePolicy(max_fee_cap_wei=config.max_fee_cap_wei),
+            config.timeout_s,
+        )
+    return EvmProbe(rules, reader, endpoints, submitter, config.timeout_s)
+
+
 def _build_evm_endpoint(endpoint: EndpointConfig, config: ChainConfig, sims: Mapping[str, Any]) -> EvmEndpoint:
     from chains.evm.reader import EvmEndpoint
     from chains.evm.transport import HttpBeaconTransport, HttpExecutionProvider
@@ -219,4 +256,4 @@ def _build_evm_rules(chain: str, vault_account: bytes, checkpoint: bytes, settin
     return Rules(rules.vault_id, EVM_LIMITS, EvmVerifier(rules), EvmCodec(rules.config.schedule))
 
 
-FAMILIES: Mapping[str, Family] = {"evm": Family(_build_evm_chain, _build_evm_rules)}
+FAMILIES: Mapping[str, Family] = {"evm": Family(_build_evm_chain, _build_evm_rules, _build_evm_probe)}

@@ -171,6 +171,26 @@ class EvmSubmitter(Submitter):
             )
         return self._sign(certificate.packet.sequence, data, nonce, gas, max_fee, priority_fee)
 
+    async def prepare_call(self, data: bytes) -> SignedTx:
+        """A transaction with any call of the vault, after everything this account has in the pools; its packet number is 0.
+
+        Raises as `prepare`.
+        """
+        gas = await self._estimate_gas(data)
+        counts = await self._ask_all("eth_getTransactionCount", self._decode_count, self.account, "latest")
+        pending = await self._ask_all("eth_getTransactionCount", self._decode_count, self.account, "pending")
+        base, tip = await self._ask_first(self._get_fees)
+        if base + tip > self._policy.max_fee_cap_wei:
+            raise Unavailable(
+                "the market asks for higher fees than the operator allows: raise max_fee_gwei",
+                got=base + tip,
+                expected=f"<= {self._policy.max_fee_cap_wei} wei",
+                reason="fee_cap",
+            )
+        max_fee = min(2 * base + tip, self._policy.max_fee_cap_wei)
+        nonce, _ = choose_nonce(counts, pending, [], None)
+        return self._sign(0, data, nonce, gas, max_fee, tip)
+
     def _is_same(self, tx: SignedTx, certificate: Certificate) -> bool:
         return tx.vault_id == certificate.vault_id and tx.packet_sequence == certificate.packet.sequence
 
