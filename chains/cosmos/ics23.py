@@ -266,14 +266,12 @@ def verify_iavl_prefix(prefix: bytes, min_height: int, *, is_leaf: bool) -> int:
 
     Raises Rejected ("bad_iavl_op").
     """
-    at = 0
-    values = []
-    for _ in range(3):
-        value, at = _read_signed_varint(prefix, at)
-        values.append(value)
+    height, at = _read_signed_varint(prefix, 0)
+    count, at = _read_signed_varint(prefix, at)
+    version, at = _read_signed_varint(prefix, at)
     rest = len(prefix) - at
-    is_right = rest == 0 if is_leaf else rest in {1, 34}
-    if min(values) < 0 or values[0] < min_height or not is_right or (is_leaf and values[:2] != [0, 1]):
+    is_right = rest == 0 and height == 0 and count == 1 if is_leaf else rest in {1, 34}
+    if height < min_height or count < 0 or version < 0 or not is_right:
         raise _refuse("not the prefix of an IAVL node", "bad_iavl_op", prefix)
     return rest
 
@@ -290,26 +288,37 @@ def _read_signed_varint(data: bytes, at: int) -> tuple[int, int]:
     return (number >> 1) ^ -(number & 1), at
 
 
+def get_known_kind(spec: ProofSpec) -> ProofSpec | None:
+    """Return the spec of the tree with rules of its own that a spec describes, None for another tree."""
+    if spec is IAVL_SPEC or spec is TENDERMINT_SPEC:  # the usual case, found without comparing fields
+        return spec
+    return next((known for known in (IAVL_SPEC, TENDERMINT_SPEC) if is_like(spec, known)), None)
+
+
 def verify_inner_op(step: InnerOp, spec: ProofSpec, layer: int) -> None:
     """Check a step against a spec at a layer (1 is just above the leaf).
 
     Raises Rejected: "bad_inner" (hash, prefix or suffix of another shape, or a prefix that could be a leaf's), "bad_iavl_op".
     """
+    _verify_inner_op(step, spec, layer, get_known_kind(spec))
+
+
+def _verify_inner_op(step: InnerOp, spec: ProofSpec, layer: int, kind: ProofSpec | None) -> None:
     inner = spec.inner
-    prefix, size = step.prefix, len(step.prefix)
+    _, prefix, suffix = step
     if (
         step.hash != inner.hash
-        or not inner.min_prefix <= size <= inner.max_prefix + (len(inner.child_order) - 1) * inner.child_size
-        or len(step.suffix) % inner.child_size
+        or not inner.min_prefix <= len(prefix) <= inner.max_prefix + (len(inner.child_order) - 1) * inner.child_size
+        or len(suffix) % inner.child_size
         or (spec.leaf.prefix and prefix.startswith(spec.leaf.prefix))
     ):
         raise _refuse("a step of another kind of tree", "bad_inner", step)
-    if is_like(spec, IAVL_SPEC):
+    if kind is IAVL_SPEC:
         rest = verify_iavl_prefix(prefix, layer, is_leaf=False)
-        if rest > 1 and step.suffix:
+        if rest > 1 and suffix:
             # a node has two children: with a left one in the prefix none can follow (A1)
             raise _refuse("a step between two other children", "bad_iavl_op", step)
-    elif is_like(spec, TENDERMINT_SPEC):
+    elif kind is TENDERMINT_SPEC:
         verify_tendermint_op(step)
 
 
@@ -333,10 +342,11 @@ def verify_against_spec(proof: ExistenceProof, spec: ProofSpec) -> None:
     verify_leaf_op(leaf, spec.leaf)
     if not spec.min_depth <= len(path) <= (spec.max_depth or DEFAULT_MAX_DEPTH):
         raise _refuse("a path of another depth", "bad_depth", len(path), (spec.min_depth, spec.max_depth))
-    if spec is IAVL_SPEC or is_like(spec, IAVL_SPEC):
+    kind = get_known_kind(spec)
+    if kind is IAVL_SPEC:
         verify_iavl_prefix(leaf.prefix, 0, is_leaf=True)
     for layer, step in enumerate(path, 1):
-        verify_inner_op(step, spec, layer)
+        _verify_inner_op(step, spec, layer, kind)
 
 
 def verify_existence(proof: ExistenceProof, spec: ProofSpec, root: bytes, key: bytes, value: bytes) -> None:

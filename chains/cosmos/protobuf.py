@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any
 
 from chains.cosmos.types import (
@@ -105,6 +106,16 @@ class Field:
     kind: Kind
     repeated: bool = False
 
+    @cached_property
+    def default(self) -> Any:
+        """What stands for the absent field."""
+        return () if self.repeated else _DEFAULTS[self.kind]
+
+    @cached_property
+    def wire(self) -> int:
+        """The wire type."""
+        return _VARINT if self.kind in {Kind.UNSIGNED, Kind.SIGNED} else _BYTES
+
 
 Schema = Mapping[int, Field]
 
@@ -135,28 +146,42 @@ def decode_message(data: bytes, schema: Schema) -> dict[str, Any]:
 
     Raises Rejected ("bad_protobuf") for anything but the canonical encoding, and for more than `MAX_REPEATED` of one field.
     """
-    found: dict[str, Any] = {f.name: () if f.repeated else _DEFAULTS[f.kind] for f in schema.values()}
+    found: dict[str, Any] = {f.name: f.default for f in schema.values()}
     lists: dict[str, list[Any]] = {}
     at = last = 0
-    while at < len(data):
-        tag, at = read_varint(data, at)
-        number, wire = tag >> 3, tag & 7
+    size = len(data)
+    while at < size:
+        # numbers of one byte are read in place: nearly all tags and lengths
+        tag = data[at]
+        if tag < 128:
+            at += 1
+        else:
+            tag, at = read_varint(data, at)
+        number = tag >> 3
         field = schema.get(number)
         if field is None or number < last or (number == last and not field.repeated):
             raise refuse("a field that is unknown, out of order or there twice", number)
         last = number
-        if wire != (_VARINT if field.kind in {Kind.UNSIGNED, Kind.SIGNED} else _BYTES):
+        wire = field.wire
+        if wire != tag & 7:
             raise refuse("a field of another wire type", number)
         value: Any
-        value, at = read_varint(data, at)
+        if at < size and data[at] < 128:
+            value = data[at]
+            at += 1
+        else:
+            value, at = read_varint(data, at)
+        kind = field.kind
         if wire == _VARINT:
-            if field.kind is Kind.SIGNED and value >= _UINT64 // 2:
+            if kind is Kind.SIGNED and value >= _UINT64 // 2:
                 value -= _UINT64
         else:
             end = at + value
-            if end > len(data):
+            if end > size:
                 raise refuse("a field is cut off", number)
-            value = _read_bytes(field.kind, data[at:end])
+            value = data[at:end]
+            if kind is Kind.TEXT or kind is Kind.PACKED:
+                value = _read_text_or_packed(kind, value)
             at = end
         if field.repeated:
             items = lists.setdefault(field.name, [])
@@ -164,7 +189,7 @@ def decode_message(data: bytes, schema: Schema) -> dict[str, Any]:
             if len(items) > MAX_REPEATED:
                 raise refuse("too many elements", number)
         else:
-            if field.kind is not Kind.MESSAGE and not value:
+            if not value and kind is not Kind.MESSAGE:
                 raise refuse("a zero value is spelled out", number)
             found[field.name] = value
     for name, items in lists.items():
@@ -172,19 +197,17 @@ def decode_message(data: bytes, schema: Schema) -> dict[str, Any]:
     return found
 
 
-def _read_bytes(kind: Kind, raw: bytes) -> Any:
+def _read_text_or_packed(kind: Kind, raw: bytes) -> str | tuple[int, ...]:
     if kind is Kind.TEXT:
         try:
             return raw.decode("utf-8")
         except UnicodeDecodeError as error:
             raise refuse("text that is not UTF-8", raw) from error
-    if kind is Kind.PACKED:
-        numbers, at = [], 0
-        while at < len(raw):
-            number, at = read_varint(raw, at)
-            numbers.append(number)
-        return tuple(numbers)
-    return raw
+    numbers, at = [], 0
+    while at < len(raw):
+        number, at = read_varint(raw, at)
+        numbers.append(number)
+    return tuple(numbers)
 
 
 # ---- CometBFT types ---------------------------------------------------------------------------------------------------
