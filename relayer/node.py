@@ -113,6 +113,8 @@ class Progress:
     ballots: dict[int, Ballot] = field(default_factory=dict)
     proposals: dict[tuple[int, int], Envelope] = field(default_factory=dict)
     waiting: dict[tuple[int, int], Envelope] = field(default_factory=dict)
+    judged: dict[tuple[int, int], Envelope] = field(default_factory=dict)
+    """The first proposal of each slot that was looked at, whatever came of it."""
     refused: set[bytes] = field(default_factory=set)
     unsigned: set[bytes] = field(default_factory=set)
     """Plans whose packets the own journal refused to sign: not tried again until a restart or the end of a quarantine."""
@@ -169,6 +171,11 @@ class Node:
         self.submit_wake = Wake(f"{name}/submit")
         self.watch_wakes = {vault_id: Wake(f"{name}/watch {c.chain_id}") for vault_id, c in self.chains.items()}
         self.peer_packets: dict[bytes, dict[int, Claim]] = {}
+        self.peer_sources: dict[bytes, bytes] = {}  # vault -> operator that sent what is held
+        self.doubted_peers: dict[
+            bytes, set[bytes]
+        ] = {}  # vault -> operators whose packets did not fold or went missing
+        self.peer_gaps: dict[bytes, int] = {}  # vault -> first number that was missing last time
         self.asked_archive: dict[bytes, int] = {}
         self.served_archive: dict[bytes, tuple[int, int]] = {}  # operator -> second, answers in it
         self.submit_not_before: dict[tuple[bytes, int, bytes], int] = {}

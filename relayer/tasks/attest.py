@@ -128,7 +128,7 @@ async def accept_proposal(node: Node, envelope: Envelope, body: bytes) -> None:
     proposal = decode_document(Proposal, body)
     progress, now = node.progress, node.clock.now()
     slot_key = (proposal.k, proposal.r)
-    known = progress.proposals.get(slot_key)
+    known = progress.proposals.get(slot_key) or progress.judged.get(slot_key)
     digest = compute_digest(proposal)
     if known is not None and compute_digest(decode_document(Proposal, known.body)) != digest:
         if known.operator == envelope.operator:
@@ -151,6 +151,8 @@ async def accept_proposal(node: Node, envelope: Envelope, body: bytes) -> None:
     if verdict is SlotVerdict.EARLY:
         _keep_waiting(node, slot_key, envelope)
         return
+    # The first proposal of a slot is the only one that costs work: a second, different one is evidence (protocol.md 8.6).
+    progress.judged[slot_key] = envelope
     try:
         plan = await verify_proposal(node, proposal, committee)
     except Unavailable:
@@ -443,7 +445,8 @@ def _look_for_own_vote(node: Node, verified: Vote) -> None:
 def quarantine(node: Node, why: str) -> None:
     """Something signed by this key is unknown to its journal: the journal was lost or restored (protocol.md 8.4)."""
     node.log.error("quarantine", why=why)
-    node.signer.journal.record_quarantine(node.clock.now(), why)
+    # By the latest of all clocks: a slow one of our own must not end the silence before the packets are dead.
+    node.signer.journal.record_quarantine(max(node.clock.now(), *node.get_proven_times().values()), why)
     node.blame("node", "own key", "journal_lost", why)
 
 
@@ -521,6 +524,7 @@ def _finish_k(node: Node, k: int, plan_digest: bytes) -> None:
         node.store.record_settings(agreed)
     progress.proposals = {key: e for key, e in progress.proposals.items() if key[0] >= k}
     progress.waiting = {key: e for key, e in progress.waiting.items() if key[0] >= k}
+    progress.judged = {key: e for key, e in progress.judged.items() if key[0] >= k}
     progress.refused.clear()
     node.settle_wake.set()
 
@@ -792,13 +796,17 @@ async def accept_archive_request(node: Node, envelope: Envelope, body: bytes) ->
 
 
 async def accept_archive_packets(node: Node, envelope: Envelope, body: bytes) -> None:
-    """Keep packets that a peer sent until a fold has judged them."""
-    del envelope
+    """Keep packets that a peer sent until a fold has judged them; of one peer at a time, so that a lie has an author."""
     archive = decode_document(ArchivePackets, body)
     cursor = node.store.get_cursor(archive.vault_id) if archive.vault_id in node.chains else None
     if cursor is None or archive.vault_id not in node.asked_archive or len(archive.packets) != len(archive.answered):
         return  # nobody asked
     held = node.peer_packets.setdefault(archive.vault_id, {})
+    if envelope.operator in node.doubted_peers.get(archive.vault_id, set()):
+        return
+    if held and node.peer_sources.get(archive.vault_id) != envelope.operator:
+        return
+    node.peer_sources[archive.vault_id] = envelope.operator
     for i in range(len(archive.packets)):
         packet = decode_packet_abi(archive.packets[i])
         inbox = decode_packet_abi(archive.answered[i]) if archive.answered[i] else None

@@ -21,7 +21,10 @@ async def step(node: Node) -> bool:
     await update_prices(node)
     journal, progress = node.signer.journal, node.progress
     if journal.quarantine_until is not None:
-        if not journal.record_release(node.get_proven_times(), max(progress.highest_seen_k, journal.highest_k)):
+        highest_k = max(
+            progress.highest_seen_k, journal.highest_k, progress.base_k - 1
+        )  # the last one outlives a restart
+        if not journal.record_release(node.get_proven_times(), highest_k):
             return False
         progress.unsigned.clear()
     cut = node.get_cut()

@@ -107,8 +107,9 @@ async def collect_here_or_from_peers(
             try:
                 collected = await collect(replace(chain, reader=reader), trusted, cursor, from_height)
             except Unavailable:
-                # What the peers sent does not fold either, or is not enough: forget it and ask again.
-                node.peer_packets.pop(chain.vault_id, None)
+                after = _doubt_or_wait(node, chain.vault_id, cursor.sequence, reader.missing)
+                await ask_peers(node, chain.vault_id, after)
+                raise
             else:
                 node.store.record_blames(collected.blames, node.clock.now())
                 return collected
@@ -116,6 +117,30 @@ async def collect_here_or_from_peers(
         raise
     node.store.record_blames(collected.blames, node.clock.now())
     return collected
+
+
+def _doubt_or_wait(node: Node, vault_id: bytes, after: int, missing: int | None) -> int:
+    """Judge what a peer sent and did not serve; returns the number after which to ask.
+
+    Packets that only end too early are kept, because archives come in batches; packets that do not fold, or whose rest never
+    came, are forgotten and their sender comes last from now on.
+    """
+    is_answer_due = node.clock.now() - node.asked_archive.get(vault_id, 0) >= ASK_EVERY_S
+    if missing is not None and (node.peer_gaps.get(vault_id) != missing or not is_answer_due):
+        node.peer_gaps[vault_id] = missing
+        return missing - 1
+    node.peer_packets.pop(vault_id, None)
+    node.peer_gaps.pop(vault_id, None)
+    source = node.peer_sources.pop(vault_id, None)
+    doubted = node.doubted_peers.setdefault(vault_id, set())
+    if source is not None:
+        node.blame(
+            node.chains[vault_id].chain_id, f"0x{source.hex()}", "bad_archive", "packets that serve no proven head"
+        )
+        doubted.add(source)
+    if len(doubted) >= len(node.get_committee().operators) - 1:
+        doubted.clear()  # everybody else failed too: begin again
+    return after
 
 
 async def ask_peers(node: Node, vault_id: bytes, after_sequence: int) -> None:
@@ -203,6 +228,8 @@ class PeerReader(Reader[Any, Any, Any, Any]):
     def __init__(self, inner: Reader[Any, Any, Any, Any], held: dict[int, Claim]) -> None:
         self._inner = inner
         self._held = held
+        self.missing: int | None = None
+        """The first number that was asked for and is not held, once there was one."""
 
     @property
     def sources(self) -> Sequence[str]:
@@ -227,6 +254,7 @@ class PeerReader(Reader[Any, Any, Any, Any]):
         wanted = range(span.after_sequence + 1, span.upto_sequence + 1)
         missing = [s for s in wanted if s not in self._held]
         if missing:
+            self.missing = missing[0]
             raise Unavailable("the peers have not sent these packets yet", got=missing[0], reason="no_peer_packets")
         return [self._held[s] for s in wanted]
 

@@ -622,3 +622,58 @@ async def test_a_settlement_price_binds_every_series_that_settles_by_it(tmp_path
         assert not await sign(make(2, other, 101))
         assert await sign(make(3, other, 100))
         assert "signed_otherwise" in get_reasons(node)
+
+
+async def test_a_proposer_that_says_many_things_in_one_slot_costs_us_one_plan_and_is_convicted(tmp_path):
+    async with Committee(tmp_path) as c:
+        await c.run_for(10)
+        node = c.services[0].node
+        good = make_proposal(node, 0, 0)
+        index = node.get_committee().operators.index(good.proposer)
+        victim = c.services[(index + 1) % 4].node
+        planned, refusals = [], []
+        compute_plan = victim.planner.compute_plan
+
+        class Counting(type(victim.planner)):
+            def compute_plan(self, *args):
+                planned.append(args)
+                return compute_plan(*args)
+
+        victim.planner = Counting()
+        for i in range(10):
+            liar = make_liar(tmp_path, c, index, f"many{i}")
+            envelope = liar.sign_proposal(replace(good, plan_digest=bytes([i + 1]) * 32))
+            liar.journal.close()
+            try:
+                await attest.accept_proposal(victim, envelope, envelope.body)
+            except Rejected as error:
+                refusals.append(error.reason)
+        assert refusals == ["plan_mismatch"]
+        assert len(planned) == 1
+        assert {(operator, kind) for operator, kind, _ in victim.store.get_evidence()} == {(good.proposer, "proposal")}
+
+
+@pytest.mark.parametrize("liar_answers_first", [False, True])
+async def test_a_long_archive_comes_in_batches_and_past_a_peer_that_lies(tmp_path, liar_answers_first, monkeypatch):
+    from messages.packet import encode_packet_abi
+    from relayer.rules.statements import ArchivePackets
+
+    monkeypatch.setattr(attest, "ARCHIVE_BATCH", 2)
+    async with Committee(tmp_path) as c:
+        await c.run_for(10)
+        node, vault_id = c.services[2].node, c.chains[0].vault_id
+        for chain in node.chains.values():
+            chain.reader.faults.update({"one": "no_packets", "two": "no_packets"})
+        for i in range(7):
+            c.chains[0].put(Deposited(ALICE, TOKEN, 1000 + i), c.clock.now())
+        if liar_answers_first:
+            lies = [replace(p, timeout_timestamp=p.timeout_timestamp + 1) for p, _ in c.chains[0].packets]
+            document = ArchivePackets(vault_id, 0, tuple(encode_packet_abi(p) for p in lies), (b"",) * len(lies))
+            liar = make_liar(tmp_path, c, 0)
+            node.asked_archive[vault_id] = c.clock.now()
+            await attest.read(node, encode_envelope(liar.sign_envelope("archive_packets", encode_document(document))))
+            liar.journal.close()
+            assert node.peer_packets[vault_id]
+        await c.run_for(150)
+        assert node.store.get_cursor(vault_id).sequence == 7
+        assert ("bad_archive" in get_reasons(node)) == liar_answers_first
