@@ -445,6 +445,26 @@ def archive_export(
     _run(run, as_json=as_json)
 
 
+@app.command(
+    epilog=_help("relayer check --live -c relayer.toml", no="something is wrong: the table says what and what to do")
+)
+def check(
+    live: Annotated[bool, typer.Option("--live", help="Also ask endpoints, vaults, broker and feeds.")] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Explain each part of the configuration: what it is, whether it is right, what to do. Signs and sends nothing."""
+
+    def run() -> Answer:
+        import time
+
+        from relayer.commands.check import check as look
+
+        return look(_load_whole(config), int(time.time()), is_live=live)
+
+    _run(run, as_json=as_json)
+
+
 # ---- operators, halts, evidence -----------------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from messages.documents import Parameters, compute_digest, decode_document
 from messages.errors import Rejected
 from messages.outbox import Cursor
 from relayer.clock import Clock, SystemClock, Wake
-from relayer.config import Config, get_key_path, read_password
+from relayer.config import Config, FeedTable, get_key_path, read_password
 from relayer.database import decode_u64, encode_u64
 from relayer.gossip import Gossip, MemoryBus
 from relayer.keys import Journal, Secret, Signer, load_key_file
@@ -322,7 +322,6 @@ def open_configured(
         Rejected: whatever is wrong with files, keys or addresses, with what to do.
     """
     from chains.registry import build_chain
-    from relayer.feeds import FileFeed, HttpFeed
 
     log = log or make_logger(level=config.log.level, as_json=config.log.json_lines)
     is_throwaway = config.operator.allow_throwaway_key
@@ -350,12 +349,7 @@ def open_configured(
                     f"the key that pays on {chain.chain_id} is the operator key: use one of its own", reason="same_key"
                 )
         chains.append(build_chain(chain, submit_key, sims))
-    feeds: list[Feed] = []
-    for feed in config.feeds:
-        if feed.path is not None:
-            feeds.append(FileFeed(config.resolve(feed.path)))
-        elif feed.url is not None:
-            feeds.append(HttpFeed(feed.url, urlsplit(feed.url).hostname or "feed"))
+    feeds = [make_feed(config, feed) for feed in config.feeds]
     service = Service.open(
         name=config.name,
         store_path=config.store_path,
@@ -433,6 +427,16 @@ def _verify_parameter_signatures(config: Config, now: int, digest: bytes, node: 
         committees = {Committee(committee_id, 0, v.operators, v.threshold) for v in vaults}
     for committee in committees:
         verify_parameters(signed, digest, config.parameters.effective, now, committee)
+
+
+def make_feed(config: Config, table: FeedTable) -> Feed:
+    """A configured source of signed prices; its table says exactly one of path and url."""
+    from relayer.feeds import FileFeed, HttpFeed
+
+    if table.path is not None:
+        return FileFeed(config.resolve(table.path))
+    url = table.url or ""
+    return HttpFeed(url, urlsplit(url).hostname or "feed")
 
 
 def make_gossip(config: Config, operator: bytes, log: Any) -> Gossip:
