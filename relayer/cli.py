@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,6 +18,15 @@ import typer
 if TYPE_CHECKING:
     from relayer.commands.view import View
     from relayer.render import Answer
+
+
+class Shell(StrEnum):
+    """Shells whose completion is known."""
+
+    BASH = "bash"
+    ZSH = "zsh"
+    FISH = "fish"
+
 
 OK, NO, USAGE, CONFIG, STORE, BUG, TRY_AGAIN = 0, 1, 2, 3, 4, 70, 75
 
@@ -60,6 +70,10 @@ parameters_app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="What the operators' quorum decides: read, sign, verify."
 )
 app.add_typer(parameters_app, name="parameters")
+testnet_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Real nodes, a broker and four operators on this machine."
+)
+app.add_typer(testnet_app, name="testnet")
 
 
 def _help(example: str, *, no: str = "the answer is no, or nothing has that name", codes: str = "2 3 4 75") -> str:
@@ -603,6 +617,28 @@ def unpause(
     )
 
 
+@app.command(
+    epilog=_help(
+        "relayer pause --chain 1 --yes -c relayer.toml",
+        no="some vault's pause was not handed over: the reason is printed",
+    )
+)
+def pause(
+    chain: Annotated[
+        list[str] | None, typer.Option("--chain", help="CAIP-2 name or number, repeatable; every vault otherwise.")
+    ] = None,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Required: it stops users, and an operator has one per epoch.")
+    ] = False,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Stop vaults now, with this operator's signature alone. Works beside a running node. Claims and withdrawals' claims go on."""
+    from relayer.commands.pause import pause as stop_vaults
+
+    _run(lambda: stop_vaults(_load_whole(config), tuple(chain or ()), is_confirmed=yes), as_json=as_json)
+
+
 def _with_time(config: Path, command: Callable[[int], Answer]) -> Callable[[], Answer]:
     def run() -> Answer:
         import time
@@ -901,6 +937,90 @@ def keys_first_journal(
     _run(lambda: (_load(config), create_first_journal(config, never_signed))[1], as_json=as_json)
 
 
+# ---- testnet, completion ------------------------------------------------------------------------------------------------
+
+FolderOption = Annotated[Path | None, typer.Option("--folder", help="Of the run; a temporary one otherwise.")]
+OldFolderOption = Annotated[Path, typer.Option("--folder", help="Of the run.")]
+GivenOption = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Given endpoints and keys instead of nodes on this machine.")
+]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Another seed: other prices, premiums and sizes.")]
+ExpiryOption = Annotated[
+    int, typer.Option("--expiry-minutes", min=1, max=10_000, help="From the opening of the story.")
+]
+
+
+def _testnet(action: str, as_json: bool, **options: Any) -> None:
+    from messages.errors import RelayerError
+    from relayer.commands.testnet import run as run_harness
+
+    try:
+        code = run_harness(action, as_json=as_json, **options)
+    except RelayerError as error:
+        code = _say_error(error.reason or "testnet", str(error), _get_code(error), as_json=as_json)
+    raise typer.Exit(code)
+
+
+@testnet_app.command(
+    "run", epilog=_help("relayer testnet run --faults", no="the run did not end as it must", codes="2")
+)
+def testnet_run(
+    folder: FolderOption = None,
+    config: GivenOption = None,
+    faults: Annotated[
+        bool, typer.Option("--faults", help="Kill an operator, stop an endpoint, restart the broker.")
+    ] = False,
+    seed: SeedOption = 1,
+    expiry_minutes: ExpiryOption = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Start nodes, sidecars, broker and four operator processes, play the story, write a report, stop everything."""
+    _testnet("run", as_json, folder=folder, config=config, seed=seed, is_faulty=faults, expiry_minutes=expiry_minutes)
+
+
+@testnet_app.command("up", epilog=_help("relayer testnet up --folder net", no="something did not start", codes="2"))
+def testnet_up(
+    folder: FolderOption = None,
+    config: GivenOption = None,
+    seed: SeedOption = 1,
+    expiry_minutes: ExpiryOption = 10,
+    as_json: JsonOption = False,
+) -> None:
+    """Start the same and leave it running until Ctrl-C or `relayer testnet down`."""
+    _testnet("up", as_json, folder=folder, config=config, seed=seed, is_faulty=False, expiry_minutes=expiry_minutes)
+
+
+@testnet_app.command("down", epilog=_help("relayer testnet down --folder net", no="nothing runs there", codes="2"))
+def testnet_down(folder: OldFolderOption, as_json: JsonOption = False) -> None:
+    """Stop what `up` or an interrupted `run` started in a folder."""
+    _testnet("down", as_json, folder=folder, config=None, seed=1, is_faulty=False, expiry_minutes=10)
+
+
+@testnet_app.command("report", epilog=_help("relayer testnet report --folder net", no="there is no report", codes="2"))
+def testnet_report(folder: OldFolderOption, as_json: JsonOption = False) -> None:
+    """Show the report of a finished run."""
+    _testnet("report", as_json, folder=folder, config=None, seed=1, is_faulty=False, expiry_minutes=10)
+
+
+@app.command(epilog=_help("relayer completion bash", no="never", codes="2"))
+def completion(
+    shell: Annotated[Shell, typer.Argument(help="Which shell.")],
+    as_json: JsonOption = False,
+) -> None:
+    """Print the script that lets a shell complete commands and options."""
+    from relayer.commands.completion import show_completion
+    from relayer.render import Answer
+
+    def run() -> Answer:
+        answer = show_completion(shell.value)
+        if as_json:
+            return answer
+        sys.stdout.write(answer.data["script"] + "\n")
+        raise typer.Exit(OK)
+
+    _run(run, as_json=as_json)
+
+
 @app.command(epilog=_help("relayer version --json", no="never", codes="2"))
 def version(as_json: JsonOption = False) -> None:
     """Versions of the program, of Python and of SQLite, and of the documents it reads."""
@@ -911,6 +1031,11 @@ def version(as_json: JsonOption = False) -> None:
 
 def main() -> None:
     """Entry point of the `relayer` script."""
+    if "_RELAYER_COMPLETE" in os.environ:
+        # A shell asks what could follow (`relayer completion`).
+        from typer.completion import completion_init
+
+        completion_init()
     try:
         app(prog_name="relayer")
     except KeyboardInterrupt:

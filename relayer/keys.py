@@ -21,6 +21,7 @@ from messages.bodies import WIDEST_LIMITS, Execute, decode_inbox_body
 from messages.digests import (
     compute_mark_digest,
     compute_packet_digest,
+    compute_pause_digest,
     compute_report_digest,
     compute_vote_digest,
     get_address,
@@ -510,6 +511,11 @@ class Signer:
 
     def _sign(self, digest: bytes) -> bytes:
         return sign_digest(self._key.reveal(), digest)
+
+
+def sign_pause(private_key: Secret, vault_id: bytes, operator_epoch: int) -> bytes:
+    """An operator's pause of a vault in an epoch (protocol.md 4.1). Needs no journal: it is the only thing to say in its slot."""
+    return sign_digest(private_key.reveal(), compute_pause_digest(vault_id, operator_epoch))
 
 
 class PriceSigner:
