@@ -964,7 +964,7 @@ def _testnet(action: str, as_json: bool, **options: Any) -> None:
 @testnet_app.command(
     "run", epilog=_help("relayer testnet run --faults", no="the run did not end as it must", codes="2")
 )
-def testnet_run(
+def net_run(
     folder: FolderOption = None,
     config: GivenOption = None,
     faults: Annotated[
@@ -979,7 +979,7 @@ def testnet_run(
 
 
 @testnet_app.command("up", epilog=_help("relayer testnet up --folder net", no="something did not start", codes="2"))
-def testnet_up(
+def net_up(
     folder: FolderOption = None,
     config: GivenOption = None,
     seed: SeedOption = 1,
@@ -991,13 +991,13 @@ def testnet_up(
 
 
 @testnet_app.command("down", epilog=_help("relayer testnet down --folder net", no="nothing runs there", codes="2"))
-def testnet_down(folder: OldFolderOption, as_json: JsonOption = False) -> None:
+def net_down(folder: OldFolderOption, as_json: JsonOption = False) -> None:
     """Stop what `up` or an interrupted `run` started in a folder."""
     _testnet("down", as_json, folder=folder, config=None, seed=1, is_faulty=False, expiry_minutes=10)
 
 
 @testnet_app.command("report", epilog=_help("relayer testnet report --folder net", no="there is no report", codes="2"))
-def testnet_report(folder: OldFolderOption, as_json: JsonOption = False) -> None:
+def net_report(folder: OldFolderOption, as_json: JsonOption = False) -> None:
     """Show the report of a finished run."""
     _testnet("report", as_json, folder=folder, config=None, seed=1, is_faulty=False, expiry_minutes=10)
 
@@ -1009,7 +1009,6 @@ def completion(
 ) -> None:
     """Print the script that lets a shell complete commands and options."""
     from relayer.commands.completion import show_completion
-    from relayer.render import Answer
 
     def run() -> Answer:
         answer = show_completion(shell.value)
@@ -1033,7 +1032,7 @@ def main() -> None:
     """Entry point of the `relayer` script."""
     if "_RELAYER_COMPLETE" in os.environ:
         # A shell asks what could follow (`relayer completion`).
-        from typer.completion import completion_init
+        from typer.completion import completion_init  # type: ignore[attr-defined]  # typer keeps it there
 
         completion_init()
     try:
