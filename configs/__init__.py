@@ -1,1 +1,1 @@
-
+"""Example configurations and parameters."""

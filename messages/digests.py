@@ -213,7 +213,9 @@ def recover_signer(digest: bytes, signature: bytes) -> OperatorId:
 def _recover(digest: bytes, signature: bytes) -> OperatorId:
     # Remembered because gossip and reports say the same signed thing many times; refusals are not.
     try:
-        key = coincurve.PublicKey.from_signature_and_message(signature[:64] + bytes([signature[64] - 27]), digest, hasher=None)
+        key = coincurve.PublicKey.from_signature_and_message(
+            signature[:64] + bytes([signature[64] - 27]), digest, hasher=None
+        )
     except ValueError as error:  # r is no x coordinate, or the key would be the point at infinity
         raise Rejected("no key made this signature", got=signature, reason="bad_signature") from error
     return _address_of(key)

@@ -1,1 +1,1 @@
-
+"""The relayer node: store, keys, gossip, tasks, service, command line."""

@@ -67,7 +67,10 @@ class LightClientConfig:
         periods = (self.max_checkpoint_age_s, self.trusting_period_s)
         if not all(0 < period <= MAX_PERIOD_S for period in periods):
             raise Rejected(
-                "checkpoint age and trusting period", got=periods, expected=f"1 to {MAX_PERIOD_S} s", reason="bad_config"
+                "checkpoint age and trusting period",
+                got=periods,
+                expected=f"1 to {MAX_PERIOD_S} s",
+                reason="bad_config",
             )
         if not 0 <= self.max_clock_drift_s <= MAX_CLOCK_DRIFT_S:
             raise Rejected(
