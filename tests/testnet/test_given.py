@@ -83,6 +83,7 @@ def test_chains_that_the_scenario_does_not_have_are_refused(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_the_story_runs_through_given_endpoints(tmp_path):
     reason = get_unavailable_reason()
     if reason:
@@ -100,7 +101,7 @@ def test_the_story_runs_through_given_endpoints(tmp_path):
                 fund_wei=str(10**18),
                 endpoints=[{"name": "given", "execution": node.url, "beacon": beacon.url}],
             )
-        config = write(tmp_path, chains, wait_s=300, expiry_minutes=6)
+        config = write(tmp_path, chains, wait_s=300, expiry_minutes=4)
         folder = tmp_path / "run"
         assert run_testnet(Options("run", folder, seed=3, config=config)) == 0
     result = json.loads((folder / "report.json").read_text())

@@ -15,6 +15,7 @@ EXPIRY_MINUTES = 7
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize("faults", [False, True], ids=["calm", "faults"])
 def test_the_story_is_settled_on_real_nodes_and_every_operator_knows_the_same(tmp_path, faults):
     reason = get_unavailable_reason()
@@ -36,6 +37,7 @@ def test_the_story_is_settled_on_real_nodes_and_every_operator_knows_the_same(tm
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_what_up_started_goes_on_until_down(tmp_path):
     reason = get_unavailable_reason()
     if reason:
