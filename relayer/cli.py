@@ -459,6 +459,67 @@ def archive_export(
     _run(run, as_json=as_json)
 
 
+def _many(flag: str, text: str) -> Any:
+    return typer.Option(flag, help=text)
+
+
+@app.command(
+    epilog=_help(
+        "relayer init op1 --parameters agreed.toml --checkpoint sepolia=0x1111111111111111111111111111111111111111111111111111111111111111"
+        " --endpoint sepolia=http://127.0.0.1:8545,http://127.0.0.1:5052 --broker 127.0.0.1:1883 --name op1",
+        no="a file is in the way: nothing is overwritten",
+        codes="2",
+    )
+)
+def init(
+    folder: Annotated[Path, typer.Argument(help="A new folder, or one without relayer.toml.")],
+    name: Annotated[str | None, typer.Option("--name", help="Of this node, in its logs.")] = None,
+    parameters: Annotated[
+        Path | None,
+        typer.Option("--parameters", help="The file that the operators agreed on; its vaults are the chains."),
+    ] = None,
+    vault: Annotated[
+        list[str] | None, _many("--vault", "CHAIN=0xADDRESS, without --parameters: an example is written for it.")
+    ] = None,
+    checkpoint: Annotated[list[str] | None, _many("--checkpoint", "CHAIN=0xROOT: a finalized block root.")] = None,
+    endpoint: Annotated[
+        list[str] | None, _many("--endpoint", "CHAIN=EXECUTION,BEACON; repeat it: several are better.")
+    ] = None,
+    start_height: Annotated[list[str] | None, _many("--start-height", "CHAIN=BLOCK of the vault's creation.")] = None,
+    settings: Annotated[
+        list[str] | None, _many("--settings", "CHAIN=FILE: light-client settings of a private chain.")
+    ] = None,
+    broker: Annotated[str | None, typer.Option("--broker", help="HOST:PORT of the MQTT broker.")] = None,
+    broker_ca: Annotated[str | None, typer.Option("--broker-ca", help="Its CA; needed for another machine.")] = None,
+    feed: Annotated[str | None, typer.Option("--feed", help="Signed prices: a file or an address.")] = None,
+    metrics_port: Annotated[int, typer.Option("--metrics-port", min=1, max=65_535, help="On this machine.")] = 9464,
+    as_json: JsonOption = False,
+) -> None:
+    """Make an operator's folder: by questions on a terminal, by flags in scripts. CHAIN: mainnet, sepolia, gnosis or a number."""
+
+    def command() -> Answer:
+        from relayer.commands.init import Wanted, ask_person, initialise
+        from relayer.commands.keys import is_terminal
+
+        wanted = Wanted(
+            folder,
+            name,
+            parameters,
+            tuple(vault or ()),
+            tuple(checkpoint or ()),
+            tuple(endpoint or ()),
+            tuple(start_height or ()),
+            tuple(settings or ()),
+            broker,
+            broker_ca,
+            feed,
+            metrics_port,
+        )
+        return initialise(wanted, ask_person if is_terminal() and not as_json else None)
+
+    _run(command, as_json=as_json)
+
+
 @app.command(
     epilog=_help("relayer check --live -c relayer.toml", no="something is wrong: the table says what and what to do")
 )

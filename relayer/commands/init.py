@@ -1,0 +1,429 @@
+"""`relayer init`: an operator's folder from flags or from questions; what it writes it loads before it says that it is done.
+
+It makes no key and asks no network. Nothing is overwritten.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from chains.registry import build_probe
+from messages.canonical import decode_canonical
+from messages.digests import compute_vault_id
+from messages.documents import Parameters, compute_digest
+from messages.errors import Rejected
+from relayer.config import load_config, load_parameters
+from relayer.render import Answer, hex_of
+from relayer.toml_writer import encode_parameters
+
+NETWORKS: Mapping[str, tuple[int, int]] = {"mainnet": (1, 500), "sepolia": (11_155_111, 100), "gnosis": (100, 50)}
+"""Name of a built-in network: its chain number, and the fee in gwei above which a node waits."""
+
+MAX_SETTINGS_BYTES = 8192
+_HEX32 = re.compile(r"0x[0-9a-f]{64}")
+_HEX20 = re.compile(r"0x[0-9a-f]{40}")
+_URL = re.compile(r"https?://[^\s\"\\]{1,2000}")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What flags said: values by chain, each text as "CHAIN=VALUE"; CHAIN is a number or the name of a built-in network."""
+
+    folder: Path
+    name: str | None = None
+    parameters: Path | None = None
+    vaults: Sequence[str] = ()
+    checkpoints: Sequence[str] = ()
+    endpoints: Sequence[str] = ()
+    heights: Sequence[str] = ()
+    settings: Sequence[str] = ()
+    broker: str | None = None
+    broker_ca: str | None = None
+    feed: str | None = None
+    metrics_port: int = 9464
+
+
+@dataclass(frozen=True)
+class ChainAnswers:
+    """One chain of the new configuration. endpoints: (execution, beacon)."""
+
+    number: int
+    vault: str
+    checkpoint: str
+    endpoints: tuple[tuple[str, str], ...]
+    height: int
+    settings: str
+    max_fee_gwei: int
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Everything a new folder needs."""
+
+    name: str
+    chains: tuple[ChainAnswers, ...]
+    broker: tuple[str, int]
+    broker_ca: str | None
+    feed: str | None
+    metrics_port: int
+    parameters: Parameters
+    is_example: bool
+
+
+def initialise(wanted: Wanted, ask: Callable[[str, str], str] | None) -> Answer:
+    """Make the folder.
+
+    Args:
+        wanted: the flags.
+        ask: (question, default) -> answer of a person; None where nobody can be asked.
+
+    Raises:
+        Rejected: ``usage`` (a value is missing or wrong), ``file_exists``, or what is wrong with a given file.
+    """
+    folder = wanted.folder
+    for name in ("relayer.toml", "parameters.toml"):
+        if (folder / name).exists():
+            raise Rejected(f"{folder / name} is there already: nothing was written", reason="file_exists")
+    answers = collect(wanted, ask)
+    for path in (folder, folder / "keys", folder / "data"):
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    note = "" if not answers.is_example else EXAMPLE_NOTE
+    _write_new(folder / "parameters.toml", note + encode_parameters(answers.parameters))
+    _write_new(folder / "relayer.toml", format_folder(answers))
+    config = load_config(folder / "relayer.toml")
+    for chain in config.chains:
+        build_probe(chain)
+    digest = hex_of(compute_digest(config.parameters))
+    data = {
+        "schema": "relayer/init/1",
+        "folder": str(folder),
+        "config": str(folder / "relayer.toml"),
+        "parameters": str(folder / "parameters.toml"),
+        "parameters_digest": digest,
+        "is_example": answers.is_example,
+        "chains": [c.chain_id for c in config.chains],
+    }
+    return Answer(data, _get_next_steps(answers, folder, digest))
+
+
+def _get_next_steps(answers: Answers, folder: Path, digest: str) -> list[str]:
+    lines = [f"{folder} holds relayer.toml, parameters.toml, keys/ and data/; it loads.", "", "Next:"]
+    if answers.is_example:
+        lines.append(f"  edit {folder}/parameters.toml: it is an EXAMPLE; the operators agree on the real one first")
+    keys = f"{folder}/keys"
+    lines.append(f"  relayer keys new {keys}/operator.json --new-password-file {keys}/operator.password")
+    lines += [
+        f"  relayer keys new {keys}/gas-{c.number}.json --new-password-file {keys}/gas-{c.number}.password"
+        for c in answers.chains
+    ]
+    lines += [
+        f"  write the broker's password to {keys}/broker.password (mode 0600)",
+        f"  relayer keys first-journal -c {folder}/relayer.toml",
+        f"  compare the digest of the parameters with the other operators: {digest}",
+        f"  relayer check --live -c {folder}/relayer.toml",
+        f"  relayer run -c {folder}/relayer.toml",
+    ]
+    return lines
+
+
+def _write_new(path: Path, text: str) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    with os.fdopen(handle, "w") as file:
+        file.write(text)
+
+
+# ---- answers ------------------------------------------------------------------------------------------------------------
+
+
+def collect(wanted: Wanted, ask: Callable[[str, str], str] | None) -> Answers:
+    """Flags first, then questions for what is missing.
+
+    Raises:
+        Rejected: ``usage``, naming the flag.
+    """
+    name = _need(wanted.name, "--name", "Name of this node", "operator-1", ask, re.compile(r"[a-zA-Z0-9_-]{1,32}"))
+    vaults = _split_by_chain(wanted.vaults, "--vault")
+    given = wanted.parameters
+    if given is None and not vaults:
+        text = _need(None, "--parameters", "Agreed parameters file (empty: make an example)", "", ask, None)
+        given = Path(text) if text else None
+        if given is None:
+            network = _need(None, "--vault", "Network (mainnet, sepolia, gnosis) or chain number", "sepolia", ask, None)
+            vault = _need(None, "--vault", f"Address of the vault on {network}", "", ask, _HEX20)
+            vaults = {_get_number(network, "--vault"): [vault]}
+    if given is not None:
+        parameters = load_parameters(given)
+        vaults = {
+            _get_number(v.chain.partition(":")[2], "--parameters"): ["0x" + v.account[12:].hex()]
+            for v in parameters.vaults
+        }
+    else:
+        parameters = make_example_parameters(vaults)
+    chains = tuple(_collect_chain(number, vaults[number][0], wanted, ask) for number in sorted(vaults))
+    broker = _need(
+        wanted.broker, "--broker", "Broker, HOST:PORT", "127.0.0.1:1883", ask, re.compile(r"[^\s:]+:[0-9]{1,5}")
+    )
+    host, _, port = broker.rpartition(":")
+    broker_ca = wanted.broker_ca
+    if broker_ca is None and host not in ("127.0.0.1", "::1", "localhost"):
+        broker_ca = _need(
+            None, "--broker-ca", "File with the broker's CA (TLS)", "broker-ca.pem", ask, re.compile(r"[^\"\\\n]+")
+        )
+    for what, text in (("--feed", wanted.feed), ("--broker-ca", broker_ca)):
+        if text is not None and not re.fullmatch(r"[^\"\\\x00-\x1f]{1,1024}", text):
+            raise Rejected(f"{what} is not usable in a file", got=text, reason="usage")
+    return Answers(
+        name,
+        chains,
+        (host, int(port)),
+        broker_ca,
+        wanted.feed,
+        wanted.metrics_port,
+        parameters,
+        given is None,
+    )
+
+
+def _collect_chain(number: int, vault: str, wanted: Wanted, ask: Callable[[str, str], str] | None) -> ChainAnswers:
+    network = next((n for n, (found, _) in NETWORKS.items() if found == number), None)
+    words = network or f"chain {number}"
+
+    def get(texts: Sequence[str], flag: str) -> list[str]:
+        return _split_by_chain(texts, flag).get(number, [])
+
+    checkpoint = _need(
+        next(iter(get(wanted.checkpoints, "--checkpoint")), None),
+        f"--checkpoint {number}=0x..",
+        f"Checkpoint of {words}: a finalized block root from people you trust",
+        "",
+        ask,
+        _HEX32,
+    )
+    pairs = get(wanted.endpoints, "--endpoint")
+    while not pairs or (ask is not None and not wanted.endpoints and len(pairs) < 16):
+        default = "" if pairs else "http://127.0.0.1:8545,http://127.0.0.1:5052"
+        question = f"Endpoint {len(pairs) + 1} of {words}: EXECUTION,BEACON" + (" (empty: no more)" if pairs else "")
+        text = _need(None, f"--endpoint {number}=EXECUTION,BEACON", question, default, ask, None)
+        if not text and pairs:
+            break
+        pairs.append(text)
+    endpoints = []
+    for pair in pairs:
+        execution, _, beacon = pair.partition(",")
+        if not _URL.fullmatch(execution) or not _URL.fullmatch(beacon) or "," in beacon:
+            raise Rejected(
+                "an endpoint is two addresses, http:// or https://: EXECUTION,BEACON", got=pair, reason="usage"
+            )
+        endpoints.append((execution, beacon))
+    height = next(iter(get(wanted.heights, "--start-height")), None)
+    if height is None:
+        height = "0" if ask is None else ask(f"Block of the vault's creation on {words}, or an earlier one", "0")
+    if not re.fullmatch(r"[0-9]{1,12}", height):
+        raise Rejected("a start height is a block number", got=height, reason="usage")
+    settings = f'{{ network = "{network}" }}'
+    if network is None:
+        file = _need(
+            next(iter(get(wanted.settings, "--settings")), None),
+            f"--settings {number}=FILE",
+            f"File with the light-client settings of {words} (JSON, as the sidecar writes them)",
+            "",
+            ask,
+            None,
+        )
+        settings = _read_settings(Path(file))
+    fee = 500 if network is None else NETWORKS[network][1]
+    return ChainAnswers(number, vault, checkpoint, tuple(endpoints), int(height), settings, fee)
+
+
+def _read_settings(path: Path) -> str:
+    """Settings of a private network as an inline TOML table."""
+    if not path.is_file() or path.stat().st_size > MAX_SETTINGS_BYTES:
+        raise Rejected(f"there is no usable file {path}", reason="no_file")
+    found = decode_canonical(path.read_bytes().strip(), max_bytes=MAX_SETTINGS_BYTES)
+    if not isinstance(found, dict):
+        raise Rejected("settings are an object", got=type(found).__name__, reason="usage")
+    return _inline(found)
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(k)} = {_inline(v)}" for k, v in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(_inline(v) for v in value) + "]"
+    return json.dumps(value)
+
+
+def _need(
+    value: str | None,
+    flag: str,
+    question: str,
+    default: str,
+    ask: Callable[[str, str], str] | None,
+    form: re.Pattern[str] | None,
+) -> str:
+    """A value from its flag or from a person; asked again while it has not the form."""
+    if value is None and ask is None:
+        raise Rejected(f"{flag} is needed where nobody can be asked", reason="usage")
+    while True:
+        text = value if value is not None else ask(question, default) if ask is not None else ""
+        if form is None or form.fullmatch(text):
+            return text
+        if value is not None or ask is None:
+            raise Rejected(f"{flag} does not have its form", got=text, expected=form.pattern, reason="usage")
+        sys.stderr.write(f"relayer: that does not have the form {form.pattern}\n")
+
+
+def _split_by_chain(texts: Sequence[str], flag: str) -> dict[int, list[str]]:
+    out: dict[int, list[str]] = {}
+    for text in texts:
+        chain, sign, value = text.partition("=")
+        if not sign or not value:
+            raise Rejected(f"{flag} takes CHAIN=VALUE", got=text, expected=f"{flag} sepolia=..", reason="usage")
+        if flag == "--vault" and not _HEX20.fullmatch(value):
+            raise Rejected("a vault is an address: 0x and 40 lower-case hex digits", got=value, reason="usage")
+        out.setdefault(_get_number(chain, flag), []).append(value)
+    return out
+
+
+def _get_number(chain: str, flag: str) -> int:
+    if chain in NETWORKS:
+        return NETWORKS[chain][0]
+    if not re.fullmatch(r"[1-9][0-9]{0,15}", chain):
+        raise Rejected(f"{flag} names a chain by its number or as {', '.join(NETWORKS)}", got=chain, reason="usage")
+    return int(chain)
+
+
+# ---- files --------------------------------------------------------------------------------------------------------------
+
+EXAMPLE_NOTE = """\
+# EXAMPLE: operators, price signers, treasurer, delay and caps are placeholders. The operators agree on the real file and each
+# compares its digest (relayer parameters show) before the first start.
+"""
+
+
+def make_example_parameters(vaults: Mapping[int, Sequence[str]]) -> Parameters:
+    """The committed example with these vaults (address by chain number) in place of its own."""
+    import configs
+
+    example = load_parameters(Path(str(configs.__file__)).parent / "parameters.example.toml")
+    vault, asset = example.vaults[0], example.assets[0]
+    made_vaults, made_assets = [], []
+    for number, addresses in sorted(vaults.items()):
+        chain, account = f"eip155:{number}", bytes(12) + bytes.fromhex(addresses[0][2:])
+        made_vaults.append(dataclasses.replace(vault, chain=chain, account=account))
+        made_assets.append(
+            dataclasses.replace(
+                asset,
+                caip19=f"{chain}/erc20:0x{asset.asset[12:].hex()}",
+                vault_id=compute_vault_id(chain, account),
+            )
+        )
+    return dataclasses.replace(example, vaults=tuple(made_vaults), assets=tuple(made_assets))
+
+
+def format_folder(answers: Answers) -> str:
+    """Text of the new relayer.toml, with a comment for each key."""
+    parameters = answers.parameters
+    host, port = answers.broker
+    lines = [
+        "# One operator's node. `relayer check -c relayer.toml` explains each key; `relayer check --live` also asks the endpoints.",
+        "# Paths are relative to this file. No secret stands here: file:PATH (mode 0600) or fd:NUMBER.",
+        "",
+        f'name = "{answers.name}"',
+        'store = "data/node.db"                   # what was proven, said and done',
+        'journal = "data/journal.db"              # the signer\'s own memory; never copy it, never restore an old one',
+        'parameters = "parameters.toml"           # what the operators decide together; the same for all',
+    ]
+    if parameters.version == 1:
+        digest = hex_of(compute_digest(parameters))
+        lines += [
+            "# The digest of version 1 as the operators agreed on it, by voice; later versions are signed (relayer parameters sign).",
+            f'genesis_parameters = "{digest}"',
+        ]
+    else:
+        lines.append(
+            'parameter_signatures = "parameters.signed.json"   # from the other operators, or relayer parameters sign'
+        )
+    lines += [
+        '# next_parameters = "next.toml"           # a later set and its signatures: every node changes at its instant',
+        '# next_parameter_signatures = "next.signed.json"',
+        "",
+        "[operator]",
+        'key = "file:keys/operator.json"          # keystore v3: relayer keys new',
+        'password = "file:keys/operator.password"',
+        "",
+        "[gossip]                                 # docs/mqtt.md",
+        'kind = "mqtt"',
+        f'host = "{host}"',
+        f"port = {port}",
+        'password_file = "keys/broker.password"   # mode 0600; the user name is the operator\'s address without 0x',
+    ]
+    if answers.broker_ca is not None:
+        lines.append(f'ca_file = "{answers.broker_ca}"')
+    for chain in answers.chains:
+        lines += _format_chain(chain)
+    if answers.feed is not None:
+        key, kind = ("url", "http") if answers.feed.startswith(("http://", "https://")) else ("path", "file")
+        lines += [
+            "",
+            "[[feeds]]                                # signed prices",
+            f'kind = "{kind}"',
+            f'{key} = "{answers.feed}"',
+        ]
+    else:
+        lines += [
+            "",
+            "# [[feeds]]                              # signed prices: without them this node proposes nothing",
+        ]
+        lines += ['# kind = "file"', '# path = "prices.jsonl"']
+    lines += [
+        "",
+        "[metrics]                                # /metrics, /health and /ready, on this machine only",
+        f"port = {answers.metrics_port}",
+        "",
+        "[log]",
+        'level = "info"',
+        "json_lines = false                       # true: one JSON object a line",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _format_chain(chain: ChainAnswers) -> list[str]:
+    table = f'chains."eip155:{chain.number}"'
+    lines = [
+        "",
+        f"[{table}]",
+        'family = "evm"',
+        f'vault = "{chain.vault}"',
+        f'checkpoint = "{chain.checkpoint}"   # a finalized block root from people you trust; needed at the first start',
+        f"start_height = {chain.height}                         # block of the vault's creation, or any earlier one",
+        f"settings = {chain.settings}",
+        f'submit_key = "file:keys/gas-{chain.number}.json"      # pays for transactions; never the operator key',
+        f'submit_password = "file:keys/gas-{chain.number}.password"',
+        f"max_fee_gwei = {chain.max_fee_gwei}                       # dearer than this, the node waits",
+    ]
+    for n, (execution, beacon) in enumerate(chain.endpoints, 1):
+        lines += [
+            "",
+            f"[[{table}.endpoints]]"
+            + ("      # several: one that lies or fails is blamed and the next asked" if n == 1 else ""),
+            f'name = "endpoint-{n}"',
+            f'execution = "{execution}"',
+            f'beacon = "{beacon}"',
+        ]
+    return lines
+
+
+def ask_person(question: str, default: str) -> str:
+    """Ask on the terminal; the question goes to stderr, so that stdout stays the answer's."""
+    import typer
+
+    return str(typer.prompt(question, default=default, show_default=bool(default), err=True)).strip()

@@ -1,0 +1,120 @@
+"""`relayer init`: folders by flags and by questions that load, and nothing overwritten."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from chains.registry import make_evm_settings
+from messages.documents import compute_digest
+from relayer.cli import app
+from relayer.commands import keys
+from relayer.config import load_config
+from relayer.toml_writer import encode_parameters
+from tests.builders import make_parameters, make_vault
+from tests.cli.operator_files import DEVNET
+
+CHECKPOINT = "0x" + "31" * 32
+VAULT = "0x" + "42" * 20
+ENDPOINT = "http://127.0.0.1:8545,http://127.0.0.1:5052"
+OTHER = "https://execution.example.org/key,https://beacon.example.org"
+
+
+def run(*arguments, text=None):
+    result = CliRunner().invoke(app, ["init", *map(str, arguments)], input=text)
+    assert "Traceback" not in result.output, result.output
+    return result
+
+
+def get_flags(network="sepolia", **changes):
+    flags = {
+        "--name": "op1",
+        "--vault": f"{network}={VAULT}",
+        "--checkpoint": f"{network}={CHECKPOINT}",
+        "--endpoint": f"{network}={ENDPOINT}",
+        "--broker": "127.0.0.1:1883",
+    } | changes
+    return [word for key, value in flags.items() if value is not None for word in (key, value)]
+
+
+@pytest.mark.parametrize(("network", "number"), [("mainnet", 1), ("sepolia", 11_155_111), ("gnosis", 100)])
+def test_each_network_gets_a_folder_that_loads(tmp_path, network, number):
+    result = run(tmp_path / "op", *get_flags(network), "--endpoint", f"{network}={OTHER}", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["is_example"] is True
+    config = load_config(tmp_path / "op" / "relayer.toml")
+    (chain,) = config.chains
+    assert chain.chain_id == f"eip155:{number}"
+    assert len(chain.endpoints) == 2
+    assert config.genesis_digest == compute_digest(config.parameters)
+    assert (tmp_path / "op" / "keys").stat().st_mode & 0o777 == 0o700
+    assert "EXAMPLE" in (tmp_path / "op" / "parameters.toml").read_text()
+
+
+def test_agreed_parameters_are_taken_as_they_are_with_all_their_chains(tmp_path):
+    from chains.evm.light_client import LightClientConfig
+
+    parameters = make_parameters([make_vault(0), make_vault(1)], effective=1_700_000_000)
+    (tmp_path / "agreed.toml").write_text(encode_parameters(parameters))
+    (tmp_path / "net.json").write_text(make_evm_settings(LightClientConfig(DEVNET)))
+    flags = ["--name", "op1", "--parameters", tmp_path / "agreed.toml", "--broker", "broker.example.org:8883"]
+    flags += ["--broker-ca", "ca.pem", "--feed", "prices.jsonl"]
+    for number in (1000, 1001):
+        flags += ["--checkpoint", f"{number}={CHECKPOINT}", "--endpoint", f"{number}={ENDPOINT}"]
+        flags += ["--settings", f"{number}={tmp_path / 'net.json'}", "--start-height", f"{number}=17"]
+    result = run(tmp_path / "op", *flags, "--json")
+    assert result.exit_code == 0, result.output
+    config = load_config(tmp_path / "op" / "relayer.toml")
+    assert config.parameters == parameters
+    assert [c.start_height for c in config.chains] == [17, 17]
+    assert config.gossip.ca_file == "ca.pem"
+    assert config.feeds[0].path == "prices.jsonl"
+
+
+def test_nothing_is_overwritten(tmp_path):
+    for name in ("relayer.toml", "parameters.toml"):
+        home = tmp_path / name[:3]
+        home.mkdir()
+        (home / name).write_text("mine")
+        assert run(home, *get_flags()).exit_code == 1
+        assert [p.name for p in home.iterdir()] == [name]
+        assert (home / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--checkpoint", None),
+        ("--checkpoint", "sepolia=0x12"),
+        ("--checkpoint", CHECKPOINT),
+        ("--checkpoint", f"mainnet={CHECKPOINT}"),
+        ("--endpoint", None),
+        ("--endpoint", "sepolia=http://127.0.0.1:8545"),
+        ("--endpoint", 'sepolia=http://a"b,http://c'),
+        ("--endpoint", "sepolia=ftp://a,http://c"),
+        ("--vault", "sepolia=0x42"),
+        ("--vault", f"nowhere={VAULT}"),
+        ("--name", "no name"),
+        ("--name", None),
+        ("--broker", "broker"),
+        ("--broker", "broker.example.org:8883"),
+        ("--feed", 'a"b'),
+    ],
+)
+def test_a_missing_or_wrong_flag_is_wrong_usage_and_writes_nothing(tmp_path, flag, value):
+    result = run(tmp_path / "op", *get_flags(**{flag: value}))
+    assert result.exit_code == 2, result.output
+    assert not (tmp_path / "op").exists()
+
+
+def test_a_person_is_asked_for_what_no_flag_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(keys, "is_terminal", lambda: True)
+    answers = ["op7", "", "gnosis", "nonsense", VAULT, "0x12", CHECKPOINT, ENDPOINT, "", "42", "127.0.0.1:1883"]
+    result = run(tmp_path / "op", text="\n".join(answers) + "\n")
+    assert result.exit_code == 0, result.output
+    config = load_config(tmp_path / "op" / "relayer.toml")
+    assert config.name == "op7"
+    assert config.chains[0].chain_id == "eip155:100"
+    assert config.chains[0].start_height == 42
