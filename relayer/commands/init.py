@@ -21,8 +21,8 @@ from messages.digests import compute_vault_id
 from messages.documents import Parameters, compute_digest
 from messages.errors import Rejected
 from relayer.config import load_config, load_parameters
+from relayer.config_file import format_parameters
 from relayer.render import Answer, hex_of
-from relayer.toml_writer import encode_parameters
 
 NETWORKS: Mapping[str, tuple[int, int]] = {"mainnet": (1, 500), "sepolia": (11_155_111, 100), "gnosis": (100, 50)}
 """Name of a built-in network: its chain number, and the fee in gwei above which a node waits."""
@@ -75,6 +75,7 @@ class Answers:
     feed: str | None
     metrics_port: int
     parameters: Parameters
+    parameters_text: str
     is_example: bool
 
 
@@ -95,8 +96,7 @@ def initialise(wanted: Wanted, ask: Callable[[str, str], str] | None) -> Answer:
     answers = collect(wanted, ask)
     for path in (folder, folder / "keys", folder / "data"):
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-    note = "" if not answers.is_example else EXAMPLE_NOTE
-    _write_new(folder / "parameters.toml", note + encode_parameters(answers.parameters))
+    _write_new(folder / "parameters.toml", answers.parameters_text)
     _write_new(folder / "relayer.toml", format_folder(answers))
     config = load_config(folder / "relayer.toml")
     for chain in config.chains:
@@ -177,9 +177,9 @@ def collect(wanted: Wanted, ask: Callable[[str, str], str] | None) -> Answers:
         broker_ca = _need(
             None, "--broker-ca", "File with the broker's CA (TLS)", "broker-ca.pem", ask, re.compile(r"[^\"\\\n]+")
         )
-    for what, text in (("--feed", wanted.feed), ("--broker-ca", broker_ca)):
-        if text is not None and not re.fullmatch(r"[^\"\\\x00-\x1f]{1,1024}", text):
-            raise Rejected(f"{what} is not usable in a file", got=text, reason="usage")
+    for flag, path in (("--feed", wanted.feed), ("--broker-ca", broker_ca)):
+        if path is not None and not re.fullmatch(r"[^\"\\\x00-\x1f]{1,1024}", path):
+            raise Rejected(f"{flag} is not usable in a file", got=path, reason="usage")
     return Answers(
         name,
         chains,
@@ -188,6 +188,7 @@ def collect(wanted: Wanted, ask: Callable[[str, str], str] | None) -> Answers:
         wanted.feed,
         wanted.metrics_port,
         parameters,
+        EXAMPLE_NOTE + format_parameters(parameters) if given is None else given.read_text(),
         given is None,
     )
 
@@ -223,8 +224,10 @@ def _collect_chain(number: int, vault: str, wanted: Wanted, ask: Callable[[str, 
                 "an endpoint is two addresses, http:// or https://: EXECUTION,BEACON", got=pair, reason="usage"
             )
         endpoints.append((execution, beacon))
-    height = next(iter(get(wanted.heights, "--start-height")), None)
-    if height is None:
+    heights = get(wanted.heights, "--start-height")
+    if heights:
+        height = heights[0]
+    else:
         height = "0" if ask is None else ask(f"Block of the vault's creation on {words}, or an earlier one", "0")
     if not re.fullmatch(r"[0-9]{1,12}", height):
         raise Rejected("a start height is a block number", got=height, reason="usage")

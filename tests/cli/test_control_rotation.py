@@ -117,52 +117,70 @@ def make_old_certificate(net, site, state, keys):
     return Certificate(packet, site.vault_id, 0, signatures)
 
 
+async def rotate(net, folder):
+    """Write, sign and install a rotation, start all six nodes, and wait until both vaults hold it; (instant, old set, new set)."""
+    world, clock = net.world, net.world.clock
+    old = tuple(sorted(get_address(k) for k in net.keys[:4]))
+    new = tuple(sorted(get_address(net.keys[i]) for i in (0, 1, 4, 5)))
+    await world.deposit(net.sites[0], "alice", 60_000)
+    await net.run_until(lambda s: s.node.get_cut() is not None and get_states(s)[net.sites[0].vault_id].deposited)
+    parameters = load_config(folder / "op0" / "relayer.toml").parameters
+
+    # one operator writes the next set, three sign it, everybody installs it
+    standing = get_standing(parameters, get_states(net.services[0]), clock.now())
+    (folder / "set.toml").write_text(
+        f"threshold = 3\noperators = [{', '.join(repr('0x' + o.hex()) for o in reversed(new))}]\n"
+    )
+    effective = clock.now() + 120
+    instant = get_earliest_rotation(standing, effective) + 900
+    wanted = make_rotation(standing, read_target(folder / "set.toml"), instant, effective, clock.now())
+    await net.stop_all()
+    config = load_config(folder / "op0" / "relayer.toml")
+    answer = write_next(standing, wanted, folder / "next.toml", config, clock.now())
+    for i in (0, 2, 3):
+        path = folder / f"op{i}" / "relayer.toml"
+        if i == 3:
+            assert verify_signed(path, folder / "next.toml", None, clock.now()).code == 1
+        sign_parameters(path, folder / "next.toml", answer.data["digest"], None, clock.now())
+    assert verify_signed(path, folder / "next.toml", None, clock.now()).code == 0
+    net.write_joining(parameters)
+    for i in range(6):
+        write_next_keys(folder, i)
+    await net.run_to(effective)
+    for i in range(6):
+        assert net.open(i).node.parameters_digest == compute_digest(wanted)
+
+    # the vaults accept it, and until the instant the former operators go on
+    await net.run_until(lambda s: all(x.pending_operators is not None for x in get_states(s).values()))
+    assert clock.now() < instant
+    states = get_states(net.services[0])
+    for state in states.values():
+        assert state.pending_operators.at == instant
+        assert get_state_at(state, instant - 1).operators == old
+        assert get_state_at(state, instant).operators == new
+    assert all(s.node.get_committee().operators == old for s in net.services)
+    return instant, old, new
+
+
+async def withdraw(net, new):
+    """A withdrawal that the new set settles, and nobody halted or lied."""
+    world, site = net.world, net.sites[0]
+    account = world.get_account(site, "alice"), site.asset
+    await net.run_until(lambda s: get_states(s)[site.vault_id].claimable.get(account) == 1_000 * UNIT)
+    packet = max(net.services[0].get_status().packets, key=lambda p: (p.operator_epoch, p.k))
+    assert packet.operator_epoch == 1
+    votes = net.services[0].node.store.get_votes(packet.plan_digest)
+    assert {v.operator for v in votes} <= set(new)
+    for service in net.services:
+        status = service.get_status()
+        assert not status.halts
+        assert status.equivocations == 0
+
+
 async def test_a_signed_rotation_takes_over_on_both_vaults_at_one_instant(tmp_path, quick):
     async with Rotating(tmp_path) as net:
-        world, clock = net.world, net.world.clock
-        old = tuple(sorted(get_address(k) for k in net.keys[:4]))
-        new = tuple(sorted(get_address(net.keys[i]) for i in (0, 1, 4, 5)))
-        await world.deposit(net.sites[0], "alice", 60_000)
-        await net.run_until(lambda s: s.node.get_cut() is not None and get_states(s)[net.sites[0].vault_id].deposited)
-        parameters = load_config(tmp_path / "op0" / "relayer.toml").parameters
-
-        # one operator writes the next set, three sign it, everybody installs it
-        standing = get_standing(parameters, get_states(net.services[0]), clock.now())
-        (tmp_path / "set.toml").write_text(
-            f"threshold = 3\noperators = [{', '.join(repr('0x' + o.hex()) for o in reversed(new))}]\n"
-        )
-        effective = clock.now() + 120
-        instant = get_earliest_rotation(standing, effective) + 600
-        wanted = make_rotation(standing, read_target(tmp_path / "set.toml"), instant, effective, clock.now())
-        await net.stop_all()
-        config = load_config(tmp_path / "op0" / "relayer.toml")
-        answer = write_next(standing, wanted, tmp_path / "next.toml", config, clock.now())
-        for i in (0, 2, 3):
-            path = tmp_path / f"op{i}" / "relayer.toml"
-            if i == 3:
-                assert verify_signed(path, tmp_path / "next.toml", None, clock.now()).code == 1
-            sign_parameters(path, tmp_path / "next.toml", answer.data["digest"], None, clock.now())
-        assert verify_signed(path, tmp_path / "next.toml", None, clock.now()).code == 0
-        net.write_joining(parameters)
-        for i in range(6):
-            write_next_keys(tmp_path, i)
-        await net.run_to(effective)
-        for i in range(6):
-            assert net.open(i).node.parameters_digest == compute_digest(wanted)
-
-        # the vaults accept it, and until the instant the former operators go on
-        def is_pending(service):
-            return all(s.pending_operators is not None for s in get_states(service).values())
-
-        await net.run_until(is_pending)
-        assert clock.now() < instant
-        states = get_states(net.services[0])
-        for state in states.values():
-            assert state.pending_operators.at == instant
-            assert get_state_at(state, instant - 1).operators == old
-            assert get_state_at(state, instant).operators == new
-        assert all(s.node.get_committee().operators == old for s in net.services)
-
+        world = net.world
+        instant, _, new = await rotate(net, tmp_path)
         # at the instant all change; a packet of the former epoch is worth nothing any more
         await net.run_to(instant)
         for service in net.services:
@@ -174,17 +192,23 @@ async def test_a_signed_rotation_takes_over_on_both_vaults_at_one_instant(tmp_pa
             sent = site.network.transact(key, site.vault, encode_recv(certificate))
             await world.pass_time(12)
             assert not site.network.get_receipt(sent).succeeded
+        await world.act(net.sites[0], "alice", encode_request_withdrawal(net.sites[0].asset, 1_000 * UNIT))
+        await withdraw(net, new)
 
-        # the new operators settle
+
+async def test_a_packet_that_died_before_the_rotation_does_not_hold_up_the_new_set(tmp_path, quick):
+    """It is absent, its number is still free, and its votes are the former operators': the new ones go on over it."""
+    async with Rotating(tmp_path) as net:
+        instant, _, new = await rotate(net, tmp_path)
         site = net.sites[0]
-        await world.act(site, "alice", encode_request_withdrawal(site.asset, 1_000 * UNIT))
-        account = world.get_account(site, "alice"), site.asset
-        await net.run_until(lambda s: get_states(s)[site.vault_id].claimable.get(account) == 1_000 * UNIT)
-        packet = max(net.services[0].get_status().packets, key=lambda p: (p.operator_epoch, p.k))
-        assert packet.operator_epoch == 1
-        votes = net.services[0].node.store.get_votes(packet.plan_digest)
-        assert {v.operator for v in votes} <= set(new)
-        for service in net.services:
-            status = service.get_status()
-            assert not status.halts
-            assert status.equivocations == 0
+        for endpoint in site.network.endpoints:
+            endpoint.lies.drop_sent = True
+        await net.world.act(site, "alice", encode_request_withdrawal(site.asset, 1_000 * UNIT))
+        await net.run_until(lambda s: any(p.status in ("open", "absent") for p in s.get_status().packets))
+        await net.run_to(instant)
+        for endpoint in site.network.endpoints:
+            endpoint.lies.drop_sent = False
+        await withdraw(net, new)
+        dead = [p for p in net.services[0].get_status().packets if p.status == "absent"]
+        assert dead
+        assert {(p.vault_id, p.operator_epoch) for p in dead} == {(site.vault_id, 0)}

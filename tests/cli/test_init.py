@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from chains.registry import make_evm_settings
+from chains.registry import build_probe, make_evm_settings
 from messages.documents import compute_digest
 from relayer.cli import app
 from relayer.commands import keys
@@ -16,6 +17,7 @@ from relayer.toml_writer import encode_parameters
 from tests.builders import make_parameters, make_vault
 from tests.cli.operator_files import DEVNET
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 CHECKPOINT = "0x" + "31" * 32
 VAULT = "0x" + "42" * 20
 ENDPOINT = "http://127.0.0.1:8545,http://127.0.0.1:5052"
@@ -118,3 +120,12 @@ def test_a_person_is_asked_for_what_no_flag_says(tmp_path, monkeypatch):
     assert config.name == "op7"
     assert config.chains[0].chain_id == "eip155:100"
     assert config.chains[0].start_height == 42
+
+
+@pytest.mark.parametrize("network", ["mainnet", "sepolia", "gnosis"])
+def test_the_committed_example_of_each_network_loads_and_names_its_own_parameters(network):
+    config = load_config(CONFIGS / f"{network}.toml")
+    assert config.genesis_digest == compute_digest(config.parameters)
+    (chain,) = config.chains
+    assert network in chain.settings
+    assert build_probe(chain).sources == ("own node", "provider")
