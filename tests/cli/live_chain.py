@@ -25,9 +25,9 @@ CAP = 10**12
 class LiveChain:
     """One endpoint over HTTP; ``network`` may be told to lie. The clock stands at the machine's time when it was made."""
 
-    def __init__(self, chain_id: int = 31337, *, is_vault: bool = True) -> None:
+    def __init__(self, chain_id: int = 31337, *, is_vault: bool = True, funded: tuple[bytes, ...] = ()) -> None:
         self.clock = ManualClock(int(time.time()) - 600)
-        self.network = SimNetwork(chain_id, self.clock, n_endpoints=1, preset=SMALL)
+        self.network = SimNetwork(chain_id, self.clock, n_endpoints=1, preset=SMALL, funded=funded)
         self.deployer = self.network.make_key("deployer")
         self.network.mine()
         artifact = get_artifact("vault" if is_vault else "erc20")

@@ -87,11 +87,17 @@ def test_a_file_that_cannot_be_read_has_its_own_code(tmp_path):
 # ---- live
 
 
+@pytest.fixture
+def chain(served, monkeypatch):
+    """The chain, with this machine's clock standing where the chain's stands: a slow machine changes no age."""
+    now = float(served.clock.now)
+    monkeypatch.setattr(time, "time", lambda: now)
+    return served
+
+
 @pytest.fixture(scope="module")
-def chain():
-    with LiveChain() as live:
-        live.network.fund(get_address(GAS_KEY))
-        live.network.mine()
+def served():
+    with LiveChain(funded=(get_address(GAS_KEY),)) as live:
         yield live
 
 

@@ -24,9 +24,7 @@ GAS_KEY = make_key("gas of a pause")
 
 @pytest.fixture
 def chain():
-    with LiveChain() as live:
-        live.network.fund(get_address(GAS_KEY))
-        live.network.mine()
+    with LiveChain(funded=(get_address(GAS_KEY),)) as live:
         yield live
 
 
