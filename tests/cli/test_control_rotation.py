@@ -132,7 +132,7 @@ async def rotate(net, folder):
         f"threshold = 3\noperators = [{', '.join(repr('0x' + o.hex()) for o in reversed(new))}]\n"
     )
     effective = clock.now() + 120
-    instant = get_earliest_rotation(standing, effective) + 900
+    instant = get_earliest_rotation(standing, effective) + 480
     wanted = make_rotation(standing, read_target(folder / "set.toml"), instant, effective, clock.now())
     await net.stop_all()
     config = load_config(folder / "op0" / "relayer.toml")

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import json
 import signal
+import time
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
 
+from messages.digests import sign_digest
+from messages.documents import compute_digest
 from relayer import operate
 from relayer.cli import app
+from relayer.commands.control import get_standing, write_signatures
 from relayer.database import StoreFailure
 from relayer.keys import Journal
-from tests.builders import OPERATORS, make_parameters, make_vault
+from relayer.rules.quorum import compute_parameters_statement
+from relayer.toml_writer import encode_parameters
+from tests.builders import OPERATOR_KEYS, OPERATORS, make_parameters, make_vault
 from tests.cli.operator_files import Program, write_folder
 
 
@@ -108,3 +115,24 @@ def test_a_damaged_journal_ends_with_4(tmp_path):
     result = run(path)
     assert result.exit_code == 4
     assert "somebody changed it" in result.stderr
+
+
+def test_a_running_node_changes_to_the_next_signed_parameters_at_their_instant(tmp_path):
+    parameters = make_parameters([make_vault(0)], effective=1_700_000_000)
+    later = replace(parameters, version=2, effective=int(time.time()) + 15)
+    (tmp_path / "next.toml").write_text(encode_parameters(later))
+    committee = get_standing(parameters, {}, 1_800_000_000).committee
+    statement = compute_parameters_statement(committee, compute_digest(later))
+    signatures = [sign_digest(key, statement) for key in OPERATOR_KEYS[:3]]
+    write_signatures(tmp_path / "next.signed.json", later, committee, signatures)
+    names = {"next_parameters": "next.toml", "next_parameter_signatures": "next.signed.json"}
+    path = write_folder(tmp_path, parameters=parameters, **names)
+    with Program("run", "-c", path) as node:
+        assert 'parameters="version 1 ' in node.wait_for("event=starting")
+        assert 'parameters="version 2 ' in node.wait_for("event=starting")
+        assert node.stop()[0] == 0
+    # once used, the earlier ones are over, whatever the configuration says
+    path.write_text("\n".join(line for line in path.read_text().splitlines() if not line.startswith("next_")))
+    refused = run(path)
+    assert refused.exit_code == 3
+    assert "never go back" in refused.stderr
