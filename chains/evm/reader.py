@@ -37,7 +37,15 @@ from chains.evm.codec import (
 )
 from chains.evm.forks import ForkSchedule
 from chains.evm.light_client import is_finalized_conflict, is_finalized_news
-from chains.evm.transport import TIMEOUT_S, BeaconTransport, RpcError, call, get, verify_chain_id
+from chains.evm.transport import (
+    TIMEOUT_S,
+    BeaconTransport,
+    HttpBeaconTransport,
+    RpcError,
+    call,
+    get,
+    verify_chain_id,
+)
 from chains.evm.types import Bootstrap, Proof, Trusted, Update
 from messages.errors import Rejected, RelayerError, Unavailable
 from messages.outbox import Claim
@@ -100,6 +108,13 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
     def sources(self) -> Sequence[str]:
         """Names of the endpoints in the order of configuration."""
         return tuple(self._endpoints)
+
+    async def close(self) -> None:
+        """Close the connections of every endpoint; the next question opens them again."""
+        for endpoint in self._endpoints.values():
+            if isinstance(endpoint.beacon, HttpBeaconTransport):
+                await endpoint.beacon.close()
+            await endpoint.execution.disconnect()
 
     # ------------------------------------------------------------------ the four questions
 

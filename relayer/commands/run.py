@@ -133,6 +133,10 @@ async def _run_once(config: Config, stop: asyncio.Event, log: Any) -> bytes:
         await operate(service, ending, carrier=carrier, monitor=monitor)
     finally:
         waiter.cancel()
+        for chain in service.node.chains.values():
+            close = getattr(chain.reader, "close", None)
+            if close is not None:
+                await close()
     return service.node.signer.operator
 
 

@@ -40,6 +40,7 @@ def test_a_node_starts_says_what_it_does_and_stops_cleanly_on_a_signal(tmp_path,
     assert code == 0, err
     assert "stopped cleanly" in out
     assert "Traceback" not in err
+    assert "Unclosed" not in err
 
 
 def test_a_second_node_on_the_same_files_is_told_to_try_again_and_json_lines_are_json(tmp_path):
