@@ -20,18 +20,15 @@ def spoil_endpoints(world: World) -> list[str]:
     """The first endpoint of every chain lies from now on: one withholds logs, the other forges them; returns what was done."""
     done = []
     for number, site in enumerate(world.sites.values()):
-        endpoint = site.network.endpoints[0]
-        if number % 2 == 0:
-            endpoint.lies.drop_log_every = 2
-            done.append(f"{endpoint.name} withholds every second packet")
-        else:
-            endpoint.lies.forge_logs = True
-            done.append(f"{endpoint.name} changes one byte of each packet")
+        is_even = number % 2 == 0
+        name = site.spoil_endpoint("withhold" if is_even else "forge")
+        done.append(f"{name} {'withholds every second packet' if is_even else 'changes one byte of each packet'}")
     return done
 
 
 def reorg_once(world: World) -> str:
-    """Replace the newest, unfinalized block of the first chain; its transactions go back to the pool."""
-    site = next(iter(world.sites.values()))
-    gone = site.network.reorg(1)
-    return f"chain {site.name} replaced block {gone[0].number} before finality"
+    """Replace the newest block of the first chain that has unfinalized ones; its transactions go back to the pool."""
+    for site in world.sites.values():
+        if (height := site.reorg()) is not None:
+            return f"chain {site.name} replaced block {height} before finality"
+    return "no chain here can be reorganised: each block is final at once"

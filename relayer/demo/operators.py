@@ -7,8 +7,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from chains.registry import build_chain, make_sim_config
-from messages.canonical import decode_canonical
+from chains.registry import build_chain
 from messages.documents import MarketSnapshot, OpenPackets, Parameters, compute_digest
 from messages.errors import Rejected
 from relayer.commands.proofs import prove_fact, replay_store, verify_file
@@ -72,34 +71,24 @@ class Operators:
     async def start_all(self) -> None:
         """Write every operator's folder (configuration, throw-away keys, fresh journal) and start it from there."""
         parameters = encode_parameters(self.world.get_parameters())
-        checkpoints = {site.name: site.network.get_checkpoint() for site in self.world.sites.values()}
+        tables = {site.name: site.make_table() for site in self.world.sites.values()}
         for i in range(OPERATOR_COUNT):
             home = self.folder / f"op{i}"
             home.mkdir(parents=True)
             (home / "parameters.toml").write_text(parameters)
-            (home / "relayer.toml").write_text(self._make_config(i, checkpoints))
+            (home / "relayer.toml").write_text(self._make_config(i, tables))
             self._write_key(home / "operator", self.world.operator_keys[i])
             for site in self.world.sites.values():
                 self._write_key(home / f"gas-{site.name}", self.world.get_gas_key(site, i))
             Journal.create_first(home / "journal.db", self.world.clock.now())
             await self.start(i)
 
-    def _make_config(self, i: int, checkpoints: dict[str, bytes]) -> str:
-        chains = {}
-        for site in self.world.sites.values():
-            config = make_sim_config(site.network, site.vault, checkpoint=checkpoints[site.name])
-            chains[site.chain] = {
-                "family": "evm",
-                "vault": "0x" + site.vault.hex(),
-                "checkpoint": "0x" + checkpoints[site.name].hex(),
-                "start_height": site.start_height,
-                "submit_key": f"file:gas-{site.name}.json",
-                "submit_password": f"file:gas-{site.name}.password",
-                "endpoints": [
-                    {"name": e.name, "execution": e.execution_url, "beacon": e.beacon_url} for e in config.endpoints
-                ],
-                "settings": decode_canonical(config.settings.encode()),
-            }
+    def _make_config(self, i: int, tables: dict[str, dict[str, Any]]) -> str:
+        chains = {
+            site.chain: tables[site.name]
+            | {"submit_key": f"file:gas-{site.name}.json", "submit_password": f"file:gas-{site.name}.password"}
+            for site in self.world.sites.values()
+        }
         return encode_toml(
             {
                 "name": f"op{i}",

@@ -14,7 +14,6 @@ from typing import Any
 
 from messages.bodies import Ack, AckStatus, Execute, LegKind
 from messages.canonical import compute_document_digest
-from messages.digests import get_address
 from messages.errors import RelayerError
 from messages.ids import HOUSE, INSURANCE, compute_due_id
 from messages.outbox import Fact
@@ -22,8 +21,9 @@ from relayer.demo.faults import BUS_FAULTS, DEAD_OPERATOR, KILLED_OPERATOR, reor
 from relayer.demo.operators import Operators
 from relayer.demo.scenario import load_scenario
 from relayer.demo.screen import Screen, show_units
+from relayer.demo.site import Site
 from relayer.demo.story import MINUTE_S, Story, Stuck
-from relayer.demo.world import DECIMALS, UNIT, Site, World
+from relayer.demo.world import DECIMALS, UNIT, World
 from relayer.gossip import Faults, MemoryBus
 from relayer.rules.vault_state import VaultState
 from relayer.rules.views import MarginView, compute_margin_view
@@ -94,7 +94,7 @@ class _Run:
             self._chapter(1, "Two Ethereum chains, a vault on each, four operators")
             await self.operators.start_all()
             for site in world.sites.values():
-                say(f"chain {site.name}: {site.chain}, vault 0x{site.vault.hex()}, {ENDPOINTS} endpoints")
+                say(f"chain {site.name}: {site.chain}, vault {site.vault_text}, {ENDPOINTS} endpoints")
             say(
                 "Each operator has its own store, journal, key and light clients; three signatures of four make a packet."
             )
@@ -138,9 +138,9 @@ class _Run:
         for trade in self.world.scenario.trades:
             site = self.world.sites[trade.chain]
             state = self.story.at(site)
-            buyer = self.world.get_account(site, trade.buyer)
+            buyer = site.get_account(trade.buyer)
             held = state.positions.get((buyer, self.world.get_series_id()), 0)
-            seller = state.positions.get((self.world.get_account(site, trade.seller), self.world.get_series_id()), 0)
+            seller = state.positions.get((site.get_account(trade.seller), self.world.get_series_id()), 0)
             is_done = seller < 0 < held
             self.screen.say(
                 f"{trade.name}: {trade.contracts} contracts at {trade.premium_units / 10**6:.2f} on {trade.chain}:"
@@ -198,7 +198,7 @@ class _Run:
         ledger = node.get_ledger(cut)
         market = self.operators.get_market(HONEST)
         site = next(s for s in self.world.sites.values() if s.name in self._get_user(user).deposits)
-        portfolio = ledger.portfolio_of.get((site.vault_id, self.world.get_account(site, user)))
+        portfolio = ledger.portfolio_of.get((site.vault_id, site.get_account(user)))
         if portfolio is None:
             return None
         return compute_margin_view(ledger, market, node.parameters, portfolio)
@@ -206,7 +206,7 @@ class _Run:
     def _get_portfolio(self, site: Site, user: str) -> bytes | None:
         node = self.operators.services[HONEST].node
         cut = node.get_cut()
-        place = (site.vault_id, self.world.get_account(site, user))
+        place = (site.vault_id, site.get_account(user))
         return None if cut is None else node.get_ledger(cut).portfolio_of.get(place)
 
     def _get_user(self, name: str) -> Any:
@@ -216,7 +216,7 @@ class _Run:
         plan = self.world.scenario.withdrawal
         site = self.world.sites[plan.chain]
         self._chapter(5, "A withdrawal on a chain where the cash is not: lift there, land here")
-        have = self.story.at(site).free.get((self.world.get_account(site, plan.user), site.asset), 0)
+        have = self.story.at(site).free.get((site.get_account(plan.user), site.asset), 0)
         self.screen.say(f"{plan.user} has {show_units(have, DECIMALS)} on {plan.chain} and asks for {plan.amount:,}.")
         if self.faults:
             await self.operators.kill(KILLED_OPERATOR)
@@ -237,7 +237,7 @@ class _Run:
         await world.pass_time(2 * MINUTE_S)
         after, _ = world.spot.get(world.clock.now() // 60 * 60)
         self.screen.say(f"ETH goes from {before / 1e8:,.2f} to {after / 1e8:,.2f}.")
-        key = (world.get_account(site, "alice"), world.get_series_id())
+        key = (site.get_account("alice"), world.get_series_id())
         short = story.at(site).positions[key]
         took = await story.wait_for_liquidation(site, "alice")
         left = story.at(site).positions.get(key, 0)
@@ -306,10 +306,7 @@ class _Run:
         rows = []
         for user in self.world.scenario.users:
             paid = sum(user.deposits.values()) * UNIT
-            out = sum(
-                self.world.get_token_balance(site, get_address(self.world.get_key(site, user.name)))
-                for site in self.world.sites.values()
-            )
+            out = sum(site.get_tokens(site.get_account(user.name)) for site in self.world.sites.values())
             rows.append(
                 (user.name, show_units(paid, DECIMALS), show_units(out, DECIMALS), show_units(out - paid, DECIMALS))
             )
@@ -327,7 +324,7 @@ class _Run:
         for site in self.world.sites.values():
             state = self.story.at(site)
             owed = sum(state.free.values()) + sum(state.claimable.values())
-            held = self.world.get_token_balance(site, site.vault)
+            held = site.get_tokens(site.account)
             conservation += abs(held - owed)
             sums: dict[bytes, int] = {}
             for (_, series), amount in state.positions.items():
@@ -388,8 +385,8 @@ class _Run:
         for site in self.world.sites.values():
             names: dict[bytes, str] = {HOUSE: "HOUSE", INSURANCE: "INSURANCE"}
             for user in self.world.scenario.users:
-                names[self.world.get_account(site, user.name)] = user.name
-                wallet = self.world.get_token_balance(site, get_address(self.world.get_key(site, user.name)))
+                names[site.get_account(user.name)] = user.name
+                wallet = site.get_tokens(site.get_account(user.name))
                 final["wallets"][f"{site.name}/{user.name}"] = str(wallet)
             state = self.story.at(site)
             final["vaults"][site.name] = {

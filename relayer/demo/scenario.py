@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.resources import files
@@ -13,16 +13,19 @@ from typing import Any
 from messages.errors import Rejected
 
 PPM = 1_000_000
+SIM_CHAINS: Mapping[str, str] = {"evm": "eip155:3133{}", "cosmos": "cosmos:optsettle-{}"}
+"""CAIP-2 ids of simulated chains by family; the number differs from chain to chain."""
 VARIATION_PPM = 60_000
 """Premiums and the opening price differ by up to this much from seed to seed."""
 
 
 @dataclass(frozen=True)
 class ChainPlan:
-    """A simulated chain."""
+    """A chain of the story: its name there, its family, and its CAIP-2 id."""
 
     name: str
-    chain_id: int
+    family: str
+    chain: str
 
 
 @dataclass(frozen=True)
@@ -79,15 +82,17 @@ class Scenario:
     withdrawal: Withdrawal
 
 
-def load_scenario(seed: int) -> Scenario:
+def load_scenario(seed: int, families: Sequence[str] = ()) -> Scenario:
     """The scenario of a seed: the file, with premiums and the opening price varied.
+
+    ``families`` replaces those of the file's chains, in their order.
 
     Raises:
         Rejected: the file lacks a key or a value is of the wrong kind; names it.
     """
     raw = tomllib.loads((files("configs.demo") / "scenario.toml").read_text())
     try:
-        plan = _parse(raw)
+        plan = _parse(raw, families)
     except KeyError as error:
         raise Rejected(f"the scenario lacks the key {error}", reason="scenario") from error
     except (TypeError, ValueError) as error:
@@ -95,7 +100,7 @@ def load_scenario(seed: int) -> Scenario:
     return _vary(plan, random.Random(f"scenario {seed}"))  # noqa: S311  a story, not a secret
 
 
-def _parse(raw: dict[str, Any]) -> Scenario:
+def _parse(raw: dict[str, Any], families: Sequence[str]) -> Scenario:
     start = int(datetime.fromisoformat(raw["start"]).timestamp())
     return Scenario(
         start=start,
@@ -109,7 +114,7 @@ def _parse(raw: dict[str, Any]) -> Scenario:
         quote_class=raw["quote_class"],
         twap_seconds=raw["twap_seconds"],
         strike_e8=int(raw["strike"]) * 10**8,
-        chains=tuple(ChainPlan(c["name"], c["chain_id"]) for c in raw["chains"]),
+        chains=_parse_chains(raw["chains"], families),
         house_cash=raw["house"]["cash"],
         insurance=raw["house"]["insurance"],
         users=tuple(User(u["name"], dict(u["deposits"]), u.get("links", False)) for u in raw["users"]),
@@ -127,6 +132,22 @@ def _parse(raw: dict[str, Any]) -> Scenario:
         ),
         withdrawal=Withdrawal(raw["withdrawal"]["user"], raw["withdrawal"]["chain"], raw["withdrawal"]["amount"]),
     )
+
+
+def _parse_chains(raw: Sequence[Mapping[str, Any]], families: Sequence[str]) -> tuple[ChainPlan, ...]:
+    if families and len(families) != len(raw):
+        raise Rejected(
+            "the story plays on a fixed number of chains", got=",".join(families), expected=len(raw), reason="scenario"
+        )
+    plans = []
+    for number, table in enumerate(raw):
+        family = families[number] if families else table["family"]
+        if family not in SIM_CHAINS:
+            raise Rejected(
+                "no simulated chain of this family", got=family, expected=sorted(SIM_CHAINS), reason="scenario"
+            )
+        plans.append(ChainPlan(table["name"], family, SIM_CHAINS[family].format(number + 7)))
+    return tuple(plans)
 
 
 def _vary(plan: Scenario, dice: random.Random) -> Scenario:

@@ -8,17 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from chains.evm.codec import (
-    encode_call,
-    encode_claim,
-    encode_list_series,
-    encode_offer,
-    encode_request_withdrawal,
-    encode_take,
-)
 from messages.ids import HOUSE, compute_due_id
+from relayer.demo.calls import Claim, ListSeries, Offer, RequestWithdrawal, Take
 from relayer.demo.scenario import Trade, User
-from relayer.demo.world import UNIT, Site, World
+from relayer.demo.site import DEPLOYER, TREASURER, Site
+from relayer.demo.world import UNIT, World
 from relayer.rules.vault_state import VaultState
 
 MINUTE_S = 60
@@ -59,10 +53,7 @@ class Story:
 
     async def until_proven(self, what: str, limit_minutes: int = 60) -> int:
         """Wait until everything that happened at the vaults up to now is a fact."""
-        wanted = {
-            site.vault_id: int.from_bytes(site.network.call(site.vault, encode_call("outbox_sequence()")), "big")
-            for site in self.world.sites.values()
-        }
+        wanted = {site.vault_id: site.get_outbox_sequence() for site in self.world.sites.values()}
         return await self.until(
             what, lambda: all(self.get_state(v).outbox_sequence >= n for v, n in wanted.items()), limit_minutes
         )
@@ -77,8 +68,8 @@ class Story:
         """House, insurance and users deposit; the maker links its accounts."""
         world, plan = self.world, self.world.scenario
         for site in world.sites.values():
-            await world.deposit(site, "treasurer", plan.house_cash, "HOUSE")
-            await world.deposit(site, "treasurer", plan.insurance, "INSURANCE")
+            await world.deposit(site, TREASURER, plan.house_cash, "HOUSE")
+            await world.deposit(site, TREASURER, plan.insurance, "INSURANCE")
             for user in plan.users:
                 if site.name in user.deposits:
                     await world.deposit(site, user.name, user.deposits[site.name])
@@ -89,7 +80,7 @@ class Story:
         """List the series on every chain, make the offers, take them."""
         world = self.world
         for site in world.sites.values():
-            await world.act(site, "deployer", encode_list_series(world.get_series()))
+            await world.act(site, DEPLOYER, ListSeries(world.get_series()))
         for trade in world.scenario.trades:
             await self._take(trade)
 
@@ -98,11 +89,11 @@ class Story:
         quantity = trade.contracts * E8
         valid_until = world.scenario.expiry
         number = await self._offer(site, trade.seller, 1, quantity, trade.premium_units, valid_until)
-        await world.act(site, trade.buyer, encode_take(number, quantity, 1))
+        await world.act(site, trade.buyer, Take(number, quantity, 1))
 
     async def _offer(self, site: Site, user: str, side: int, quantity: int, premium: int, valid_until: int) -> int:
         series = self.world.get_series_id()
-        await self.world.act(site, user, encode_offer(side, series, site.asset, quantity, premium, valid_until))
+        await self.world.act(site, user, Offer(side, series, quantity, premium, valid_until))
         self.offers[site.name] = self.offers.get(site.name, 0) + 1
         return self.offers[site.name]
 
@@ -126,14 +117,14 @@ class Story:
         """Ask for more than there is on that chain; wait until it is claimable there, by lift and land; claim it."""
         plan = self.world.scenario.withdrawal
         site, amount = self.world.sites[plan.chain], plan.amount * UNIT
-        account = self.world.get_account(site, plan.user)
-        await self.world.act(site, plan.user, encode_request_withdrawal(site.asset, amount))
+        account = site.get_account(plan.user)
+        await self.world.act(site, plan.user, RequestWithdrawal(amount))
         took = await self.until(
             f"{plan.user} can claim on {site.name}",
             lambda: self.at(site).claimable.get((account, site.asset), 0) >= amount,
             180,
         )
-        await self.world.act(site, plan.user, encode_claim(account, site.asset))
+        await self.world.act(site, plan.user, Claim(account))
         return took
 
     def shock(self) -> None:
@@ -142,7 +133,7 @@ class Story:
 
     async def wait_for_liquidation(self, site: Site, user: str) -> int:
         """Wait until part of a user's position is the house's, proven."""
-        key = (self.world.get_account(site, user), self.world.get_series_id())
+        key = (site.get_account(user), self.world.get_series_id())
         before = self.at(site).positions.get(key, 0)
         if before == 0:
             raise Stuck(f"{user} has no position to liquidate")
@@ -155,7 +146,7 @@ class Story:
             return 0
         side = 1 if position < 0 else 0  # a short house buys from a seller
         number = await self._offer(site, buyer, side, abs(position), premium, self.world.scenario.expiry)
-        await self.world.act(site, buyer, encode_take(number, abs(position), 2, for_house=True))
+        await self.world.act(site, buyer, Take(number, abs(position), 2, for_house=True))
         await self.until_proven("the house's trade is proven")
         return await self.until("the house's trade is decided", lambda: not self.at(site).trades)
 
@@ -175,19 +166,19 @@ class Story:
             if not requests:
                 return round_number
             for site, user, amount in requests:
-                await self.world.act(site, user, encode_request_withdrawal(site.asset, amount))
+                await self.world.act(site, user, RequestWithdrawal(amount))
             await self.until_proven("all requests are proven")
             await self.until("all requests are answered", self._is_answered, 120)
             for site, user, _ in requests:
-                account = self.world.get_account(site, user)
-                await self.world.act(site, user, encode_claim(account, site.asset))
+                account = site.get_account(user)
+                await self.world.act(site, user, Claim(account))
             await self.until_proven("all claims are proven")
         raise Stuck(f"after {MAX_ROUNDS} rounds somebody still has something to withdraw")
 
     def _get_requests(self, user: User) -> list[tuple[Site, str, int]]:
         """What a user may still ask for: its worth over all chains, where its cash lies first, the rest where it lives."""
         due = compute_due_id(self.world.quote_class)
-        places = [(site, self.world.get_account(site, user.name)) for site in self.world.sites.values()]
+        places = [(site, site.get_account(user.name)) for site in self.world.sites.values()]
         cash = {site.name: self.at(site).free.get((account, site.asset), 0) for site, account in places}
         left = sum(cash.values()) + sum(self.at(site).positions.get((account, due), 0) for site, account in places)
         requests = []

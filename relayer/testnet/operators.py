@@ -22,7 +22,7 @@ from messages.errors import Rejected
 from messages.outbox import Fact
 from relayer.commands.proofs import prove_fact, replay_store, verify_file
 from relayer.commands.view import Loaded, ReadOnlyStore, View, load
-from relayer.demo.world import Site
+from relayer.demo.site import Site
 from relayer.keys import Journal, Secret, create_key_file
 from relayer.rules.vault_state import VaultState
 from relayer.rules.views import MarginView, compute_margin_view
@@ -101,10 +101,8 @@ def write_operators(
 def _make_config(operator: Operator, world: LiveWorld, sites: Mapping[str, SiteEndpoints], broker_port: int) -> str:
     chains = {
         site.chain: {
-            "family": "evm",
-            "vault": "0x" + site.vault.hex(),
+            **site.make_table(),
             "checkpoint": "0x" + sites[site.name].checkpoint.hex(),
-            "start_height": site.start_height,
             "submit_key": f"file:gas-{site.name}.json",
             "submit_password": f"file:gas-{site.name}.password",
             "timeout_s": 10.0,

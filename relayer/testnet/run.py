@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from messages.bodies import Ack, AckStatus, Execute, LegKind
-from messages.digests import get_address
 from messages.errors import RelayerError, Unavailable
 from messages.ids import HOUSE
 from messages.outbox import Fact
 from relayer.demo.scenario import load_scenario
+from relayer.demo.site import Site
 from relayer.demo.story import Stuck
-from relayer.demo.world import DECIMALS, UNIT, Site
+from relayer.demo.world import DECIMALS, UNIT
 from relayer.testnet.broker import Broker, start_broker
 from relayer.testnet.door import Door, get_faucet_key
 from relayer.testnet.given import GivenChain, load_given
@@ -46,6 +46,7 @@ from relayer.testnet.operators import (
 from relayer.testnet.processes import LOOPBACK, Group, Process, get_start_time, stop_process
 from relayer.testnet.proxy import start_proxy
 from relayer.testnet.report import write_html
+from relayer.testnet.site_evm import LiveEvmSite
 from relayer.testnet.world import LIMIT_S, LiveStory, LiveWorld, make_live_scenario
 
 STATE_FILE = "testnet.json"
@@ -201,7 +202,7 @@ async def start_testnet(options: Options, folder: Path, screen: Screen) -> Async
     state = {"pid": os.getpid(), "started": get_start_time(os.getpid())}
     (folder / STATE_FILE).write_text(json.dumps(state))
     secret = secrets.token_bytes(32)
-    plan = load_scenario(options.seed)
+    plan = load_scenario(options.seed, ("evm", "evm"))
     given = None if options.config is None else load_given(options.config, tuple(c.name for c in plan.chains))
     with Group(folder / "processes") as group:
         chains: dict[str, Chain] = {}
@@ -211,13 +212,16 @@ async def start_testnet(options: Options, folder: Path, screen: Screen) -> Async
                 continue
             # from this thread: the kernel ends a child with the thread that started it
             chains[chain_plan.name] = _start_chain(
-                group, chain_plan.name, chain_plan.chain_id, options.slots_per_epoch, secret
+                group, chain_plan.name, int(chain_plan.chain.partition(":")[2]), options.slots_per_epoch, secret
             )
             screen.say(f"chain {chain_plan.name}: anvil and sidecar run", "start")
         now = int(time.time())
         minutes = options.expiry_minutes if given is None else given.expiry_minutes
-        scenario = make_live_scenario(plan, now, minutes, {name: c.door.chain_id for name, c in chains.items()})
-        world = LiveWorld(options.seed, scenario, {name: chain.door for name, chain in chains.items()}, secret)
+        scenario = make_live_scenario(
+            plan, now, minutes, {name: f"eip155:{c.door.chain_id}" for name, c in chains.items()}
+        )
+        live = {p.name: LiveEvmSite(p.name, p.chain, chains[p.name].door) for p in scenario.chains}
+        world = LiveWorld(options.seed, scenario, live, secret)
         await world.build()
         screen.say("vaults and tokens are deployed; waiting until the deployment is final", "start")
         prices = asyncio.create_task(world.write_prices(folder / PRICES))
@@ -397,7 +401,7 @@ class _Play:
             site = world.sites[trade.chain]
             state = self.story.at(site)
             buyer, seller = (
-                state.positions.get((world.get_account(site, who), world.get_series_id()), 0)
+                state.positions.get((site.get_account(who), world.get_series_id()), 0)
                 for who in (trade.buyer, trade.seller)
             )
             is_done = seller < 0 < buyer
@@ -409,7 +413,7 @@ class _Play:
         world = self.net.world
         for user in world.scenario.users:
             site = next(s for s in world.sites.values() if s.name in user.deposits)
-            view = self.net.observer.get_margin(site, world.get_account(site, user.name))
+            view = self.net.observer.get_margin(site, site.get_account(user.name))
             if view is None or len(view.apart) < 2:
                 continue
             apart = sum(r.equity - r.initial for r in view.apart if r.equity is not None and r.initial is not None)
@@ -423,7 +427,7 @@ class _Play:
         world, story = self.net.world, self.story
         site = world.sites["one"]
         story.shock()
-        key = (world.get_account(site, "alice"), world.get_series_id())
+        key = (site.get_account("alice"), world.get_series_id())
         short = story.at(site).positions[key]
         self.waits["liquidation"] = await story.wait_for_liquidation(site, "alice")
         left = story.at(site).positions.get(key, 0)
@@ -481,7 +485,7 @@ class _Play:
         for site in world.sites.values():
             state = story.at(site)
             owed = sum(state.free.values()) + sum(state.claimable.values())
-            held = world.get_token_balance(site, site.vault)
+            held = site.get_tokens(site.account)
             sums: dict[bytes, int] = {}
             for (_, series), amount in state.positions.items():
                 sums[series] = sums.get(series, 0) + amount
@@ -529,10 +533,7 @@ class _Play:
         rows = []
         for user in world.scenario.users:
             paid = sum(user.deposits.values()) * UNIT
-            out = sum(
-                world.get_token_balance(site, get_address(world.get_key(site, user.name)))
-                for site in world.sites.values()
-            )
+            out = sum(site.get_tokens(site.get_account(user.name)) for site in world.sites.values())
             rows.append({"user": user.name, "paid_in": str(paid), "got_out": str(out), "result": str(out - paid)})
         return rows
 

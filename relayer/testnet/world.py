@@ -12,29 +12,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from chains.evm.codec import (
-    compute_evm_vault_id,
-    encode_approve,
-    encode_deposit,
-    encode_mint,
-    encode_token_args,
-    encode_vault_args,
-)
-from contracts.evm import get_artifact
 from messages.canonical import encode_canonical
 from messages.digests import get_address
-from messages.documents import Amount, CapParameters, Parameters, VaultParameters, to_object
-from messages.errors import Rejected
+from messages.documents import Parameters, to_object
 from messages.hashing import sha256
 from messages.ids import encode_name, get_evm_account
 from relayer.clock import SystemClock
+from relayer.demo.calls import Call
 from relayer.demo.market import Line, Reporters, compute_asset_underlying
 from relayer.demo.market import Path as PricePath
 from relayer.demo.scenario import Scenario
+from relayer.demo.site import Site, VaultPlan
 from relayer.demo.story import Story, Stuck
-from relayer.demo.world import CAP_PER_DAY, DECIMALS, OPERATOR_COUNT, THRESHOLD, UNIT, Site, World
+from relayer.demo.world import OPERATOR_COUNT, World
 from relayer.rules.vault_state import VaultState
-from relayer.testnet.door import Door
 
 PEG_STEP_PPM = 20
 STEP_PPM = 300
@@ -49,7 +40,7 @@ LIMIT_S = 420
 """How long one wait of the story may take before the run is stuck."""
 
 
-def make_live_scenario(plan: Scenario, now: int, expiry_minutes: int, chain_ids: Mapping[str, int]) -> Scenario:
+def make_live_scenario(plan: Scenario, now: int, expiry_minutes: int, chain_ids: Mapping[str, str]) -> Scenario:
     """The demo's scenario with its times moved to now: expiry in whole minutes, a window of one minute."""
     return replace(
         plan,
@@ -57,14 +48,14 @@ def make_live_scenario(plan: Scenario, now: int, expiry_minutes: int, chain_ids:
         expiry=(now // MINUTE_S + expiry_minutes + 1) * MINUTE_S,
         twap_seconds=TWAP_S,
         step_ppm=STEP_PPM,
-        chains=tuple(replace(chain, chain_id=chain_ids[chain.name]) for chain in plan.chains),
+        chains=tuple(replace(chain, chain=chain_ids[chain.name]) for chain in plan.chains),
     )
 
 
 class LiveWorld(World):
     """See the module. ``secret``: 32 bytes that all throw-away keys of the run are derived from."""
 
-    def __init__(self, seed: int, scenario: Scenario, doors: Mapping[str, Door], secret: bytes) -> None:
+    def __init__(self, seed: int, scenario: Scenario, sites: Mapping[str, Site], secret: bytes) -> None:
         # not World.__init__: it builds simulated networks
         self.seed = seed
         self.scenario = scenario
@@ -73,16 +64,10 @@ class LiveWorld(World):
         self.operator_keys = sorted(
             (sha256(secret + b" operator %d" % i) for i in range(OPERATOR_COUNT)), key=get_address
         )
-        self.sites = {}
+        self.sites = dict(sites)
         self.vault_parameters = []
         self.transactions = 0
         self.gas_used = 0
-        self.doors = dict(doors)
-        for plan in scenario.chains:
-            door = self.doors[plan.name]
-            self.sites[plan.name] = Site(
-                plan.name, cast("Any", door), f"eip155:{plan.chain_id}", b"", b"", b"", b"", "", 0
-            )
         self.quote_class = encode_name(scenario.quote_class)
         self.underlying = encode_name(scenario.underlying)
         self.price_source = encode_name(scenario.price_source)
@@ -94,43 +79,15 @@ class LiveWorld(World):
 
     async def build(self) -> None:
         """Fund the wallets, create token and vault on every chain, all chains at once; start the price reporters."""
-        created = await asyncio.gather(*(asyncio.to_thread(self._build_site, site) for site in self.sites.values()))
-        self.vault_parameters = list(created)
+        await asyncio.gather(*(self._create(site) for site in self.sites.values()))
+        # signed parameters list the vaults in one order, whichever was ready first
+        order = [site.chain for site in self.sites.values()]
+        self.vault_parameters.sort(key=lambda vault: order.index(vault.chain))
         self._start_prices()
 
-    def _build_site(self, site: Site) -> VaultParameters:
-        door = self.doors[site.name]
-        names = ["deployer", "treasurer", *(user.name for user in self.scenario.users)]
-        people = [get_address(door.get_key(name)) for name in names]
-        door.fund(*people, *(get_address(self.get_gas_key(site, i)) for i in range(OPERATOR_COUNT)))
-        deployer, treasurer = door.get_key("deployer"), get_evm_account(get_address(door.get_key("treasurer")))
-        operators = [get_address(key) for key in self.operator_keys]
-        site.token, receipt = door.deploy(
-            deployer, get_artifact("erc20").bytecode + encode_token_args("Test Dollar", "USDC", DECIMALS)
-        )
-        self.gas_used += receipt.gas_used
-        site.asset = get_evm_account(site.token)
-        caps = [(site.asset, CAP_PER_DAY // 4, CAP_PER_DAY // 2, CAP_PER_DAY)]
-        args = encode_vault_args(operators, THRESHOLD, treasurer, DELAY_S, caps)
-        site.vault, receipt = door.deploy(deployer, get_artifact("vault").bytecode + args)
-        self.gas_used += receipt.gas_used
-        self.transactions += 2
-        site.vault_id = compute_evm_vault_id(door.chain_id, site.vault)
-        site.caip19 = f"{site.chain}/erc20:0x{site.token.hex()}"
-        site.start_height = receipt.block_number
-        _, created_at = door.get_block(hex(receipt.block_number))
-        return VaultParameters(
-            chain=site.chain,
-            family="evm",
-            account=get_evm_account(site.vault),
-            operators=tuple(operators),
-            threshold=THRESHOLD,
-            treasurer=treasurer,
-            delay_s=DELAY_S,
-            created_at=created_at,
-            caps=tuple(CapParameters(a, Amount(p), Amount(h), Amount(d)) for a, p, h, d in caps),
-            inventory_limit=Amount(2_000_000 * UNIT),
-        )
+    def get_vault_plan(self) -> VaultPlan:
+        """The demo's, with a short delay."""
+        return replace(super().get_vault_plan(), delay_s=DELAY_S)
 
     def _start_prices(self) -> None:
         scenario = self.scenario
@@ -160,30 +117,11 @@ class LiveWorld(World):
         """The key that pays for an operator's transactions on a chain."""
         return sha256(self._secret + b" gas %d %s" % (operator, site.name.encode()))
 
-    def get_key(self, site: Site, user: str) -> bytes:
-        """A user's key on a chain."""
-        return self.doors[site.name].get_key(user)
-
-    async def act_all(self, site: Site, calls: Sequence[tuple[str, bytes, bytes]]) -> list[bytes]:
+    async def act_all(self, site: Site, calls: Sequence[tuple[str, Call]]) -> None:
         """Several transactions of one chain, each waited for; Rejected ("reverted") with the vault's word."""
-        door = self.doors[site.name]
-        for user, data, to in calls:
-            try:
-                receipt = await asyncio.to_thread(door.act, self.get_key(site, user), to, data)
-            except Rejected as error:
-                error.source = error.source or f"{user} on chain {site.name}"
-                raise
+        for user, call in calls:
+            self.gas_used += await asyncio.to_thread(site.finish, site.send(user, call))
             self.transactions += 1
-            self.gas_used += receipt.gas_used
-        return [b"" for _ in calls]
-
-    async def deposit(self, site: Site, user: str, whole: int, beneficiary: str = "") -> None:
-        """Mint, approve, deposit whole units of the class."""
-        amount = whole * UNIT
-        holder = get_address(self.get_key(site, user))
-        await self.act_all(site, [("deployer", encode_mint(holder, amount), site.token)])
-        await self.act_all(site, [(user, encode_approve(site.vault, amount), site.token)])
-        await self.act(site, user, encode_deposit(site.asset, amount, self.get_account(site, beneficiary or user)))
 
     async def pass_time(self, seconds: float) -> None:
         """Let the wall clock run."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from chains.evm.codec import encode_recv, encode_request_withdrawal
+from chains.evm.codec import encode_recv
 from chains.evm.forks import Preset
 from messages.bodies import Execute, make_inbox_packet
 from messages.digests import Certificate, compute_packet_digest, get_address, sign_digest
@@ -23,7 +23,9 @@ from relayer.commands.control import (
     write_next,
 )
 from relayer.config import load_config
+from relayer.demo import site_evm
 from relayer.demo import world as demo_world
+from relayer.demo.calls import RequestWithdrawal
 from relayer.demo.market import SimulatedFeed
 from relayer.keys import Journal
 from relayer.log import make_logger
@@ -98,7 +100,7 @@ def get_states(service):
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(demo_world, "DEMO_PRESET", Preset(slots_per_epoch=4, epochs_per_period=128, committee_size=32))
+    monkeypatch.setattr(site_evm, "DEMO_PRESET", Preset(slots_per_epoch=4, epochs_per_period=128, committee_size=32))
     monkeypatch.setattr(demo_world, "DELAY_S", DELAY_S)
 
 
@@ -164,8 +166,8 @@ async def rotate(net, folder):
 
 async def withdraw(net, new):
     """A withdrawal that the new set settles, and nobody halted or lied."""
-    world, site = net.world, net.sites[0]
-    account = world.get_account(site, "alice"), site.asset
+    site = net.sites[0]
+    account = site.get_account("alice"), site.asset
     await net.run_until(lambda s: get_states(s)[site.vault_id].claimable.get(account) == 1_000 * UNIT)
     packet = max(net.services[0].get_status().packets, key=lambda p: (p.operator_epoch, p.k))
     assert packet.operator_epoch == 1
@@ -189,10 +191,10 @@ async def test_a_signed_rotation_takes_over_on_both_vaults_at_one_instant(tmp_pa
         for site in net.sites:
             certificate = make_old_certificate(net, site, get_states(net.services[0])[site.vault_id], net.keys[:4])
             key = world.get_gas_key(site, 0)
-            sent = site.network.transact(key, site.vault, encode_recv(certificate))
+            sent = site.network.transact(key, site.account[12:], encode_recv(certificate))
             await world.pass_time(12)
             assert not site.network.get_receipt(sent).succeeded
-        await world.act(net.sites[0], "alice", encode_request_withdrawal(net.sites[0].asset, 1_000 * UNIT))
+        await world.act(net.sites[0], "alice", RequestWithdrawal(1_000 * UNIT))
         await withdraw(net, new)
 
 
@@ -203,7 +205,7 @@ async def test_a_packet_that_died_before_the_rotation_does_not_hold_up_the_new_s
         site = net.sites[0]
         for endpoint in site.network.endpoints:
             endpoint.lies.drop_sent = True
-        await net.world.act(site, "alice", encode_request_withdrawal(site.asset, 1_000 * UNIT))
+        await net.world.act(site, "alice", RequestWithdrawal(1_000 * UNIT))
         await net.run_until(lambda s: any(p.status in ("open", "absent") for p in s.get_status().packets))
         await net.run_to(instant)
         for endpoint in site.network.endpoints:

@@ -6,12 +6,13 @@ import asyncio
 
 import pytest
 
-from chains.evm.codec import encode_list_series, encode_offer, encode_request_withdrawal, encode_take
 from chains.evm.forks import Preset
 from chains.registry import make_sim_config
 from messages.documents import compute_digest
 from relayer.config import load_config
+from relayer.demo import site_evm
 from relayer.demo import world as demo_world
+from relayer.demo.calls import ListSeries, Offer, RequestWithdrawal, Take
 from relayer.demo.market import SimulatedFeed
 from relayer.demo.scenario import load_scenario
 from relayer.gossip import Faults, MemoryBus
@@ -36,13 +37,13 @@ def write_config(folder, i, world, parameters):
     (home / "password").chmod(0o600)
     create_key_file(home / "operator.json", Secret(world.operator_keys[i]), Secret(b"demo"), is_throwaway=True)
     for site in world.sites.values():
-        config = make_sim_config(site.network, site.vault, start_height=site.start_height)
+        config = make_sim_config(site.network, site.account[12:], start_height=site.start_height)
         create_key_file(
             home / f"gas-{site.name}.json", Secret(world.get_gas_key(site, i)), Secret(b"demo"), is_throwaway=True
         )
         table = f'chains."{config.chain_id}"'
         lines += [
-            f"[{table}]", 'family = "evm"', f'vault = "0x{site.vault.hex()}"', f'checkpoint = "0x{config.checkpoint.hex()}"',
+            f"[{table}]", 'family = "evm"', f'vault = "0x{site.account[12:].hex()}"', f'checkpoint = "0x{config.checkpoint.hex()}"',
             f"start_height = {config.start_height}", f"settings = {_inline(config.settings)}",
             f'submit_key = "file:gas-{site.name}.json"', 'submit_password = "file:password"',
         ]  # fmt: skip
@@ -95,7 +96,7 @@ class Net:
 
     def __init__(self, folder, faults=None):
         self.folder = folder
-        self.world = demo_world.World(1, load_scenario(1), 2)
+        self.world = demo_world.World(1, load_scenario(1, ("evm", "evm")), 2)
         self.bus = MemoryBus(faults, 3)
         self.world.clock.sources.append(self.bus.flush)
         self.services, self.tasks = [], []
@@ -142,7 +143,7 @@ class Net:
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setattr(demo_world, "DEMO_PRESET", Preset(slots_per_epoch=8, epochs_per_period=64, committee_size=32))
+    monkeypatch.setattr(site_evm, "DEMO_PRESET", Preset(slots_per_epoch=8, epochs_per_period=64, committee_size=32))
 
 
 async def test_parameters_need_their_operators_signatures_and_their_time(tmp_path, small):
@@ -155,7 +156,7 @@ async def test_parameters_need_their_operators_signatures_and_their_time(tmp_pat
     from relayer.rules.statements import SignedParameters
     from relayer.service import verify_configured_parameters
 
-    world = demo_world.World(1, load_scenario(1), 2)
+    world = demo_world.World(1, load_scenario(1, ("evm", "evm")), 2)
     await world.build()
     parameters = world.get_parameters()
     write_parameters(tmp_path, parameters)
@@ -196,17 +197,17 @@ async def fund(net):
 async def trade_and_withdraw(net):
     world, site = net.world, net.sites[0]
     await fund(net)
-    await world.act(site, "maker", encode_list_series(world.get_series()))
+    await world.act(site, "maker", ListSeries(world.get_series()))
     until = world.clock.now() + 7200
-    await world.act(site, "alice", encode_offer(1, world.get_series_id(), site.asset, 10**8, 45 * UNIT, until))
-    await world.act(site, "maker", encode_take(1, 10**8, 1))
+    await world.act(site, "alice", Offer(1, world.get_series_id(), 10**8, 45 * UNIT, until))
+    await world.act(site, "maker", Take(1, 10**8, 1))
     await net.run_until(lambda s: any(p.status == "done" for p in s.get_status().packets))
-    maker = world.get_account(site, "maker")
+    maker = site.get_account("maker")
     for service in net.services:
         state = service.node.states.get_newest(site.vault_id)
         assert state.positions[maker, world.get_series_id()] == 10**8
         assert state.free[maker, site.asset] == (60_000 - 45) * UNIT
-    await world.act(site, "alice", encode_request_withdrawal(site.asset, 1_000 * UNIT))
+    await world.act(site, "alice", RequestWithdrawal(1_000 * UNIT))
     await net.run_until(lambda s: sum(p.status == "done" for p in s.get_status().packets) >= 2)
     return [service.node.states.get_newest(site.vault_id) for service in net.services]
 
@@ -215,7 +216,7 @@ async def test_a_trade_and_a_withdrawal_on_the_real_vault_through_proofs_alone(t
     async with Net(tmp_path) as net:
         states = await trade_and_withdraw(net)
         assert all(s == states[0] for s in states)
-        alice = net.world.get_account(net.sites[0], "alice")
+        alice = net.sites[0].get_account("alice")
         assert states[0].claimable[alice, net.sites[0].asset] == 1_000 * UNIT
         for service in net.services:
             status = service.get_status()
