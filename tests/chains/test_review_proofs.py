@@ -15,8 +15,8 @@ from functools import cache
 import pytest
 from web3.providers.async_base import AsyncBaseProvider
 
-from chains import base
-from chains.evm import transport, verifier
+from chains import base, http_json
+from chains.evm import verifier
 from chains.evm.forks import MAINNET, MINIMAL_PRESET, Fork, build_devnet
 from chains.evm.light_client import DAY_S, LightClientConfig
 from chains.evm.mpt import encode_rlp
@@ -75,13 +75,13 @@ def test_an_answer_in_utf_16_cannot_hide_its_depth():
 
 @pytest.mark.parametrize("part", [b"[],", b"{},"])
 def test_millions_of_empty_objects_are_refused_before_they_take_memory(part):
-    count = transport.MAX_CONTAINERS
+    count = http_json.MAX_CONTAINERS
     assert refuse(lambda: decode_json(b"[" + part * count + b"1]")) == "size"
     assert len(decode_json(b"[" + part * 1_000 + b"1]")) == 1_001
 
 
 def test_millions_of_strings_are_refused_before_they_take_memory():
-    assert refuse(lambda: decode_json(b"[" + b'"",' * (transport.MAX_STRINGS + 1) + b"1]")) == "size"
+    assert refuse(lambda: decode_json(b"[" + b'"",' * (http_json.MAX_STRINGS + 1) + b"1]")) == "size"
 
 
 @pytest.mark.parametrize("text", ['"\\ud800"', '"0x\\udfff"'])
