@@ -10,7 +10,7 @@ Source: Ethereum JSON-RPC (execution-apis), Contract ABI Specification, contract
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -19,12 +19,11 @@ from eth_abi.abi import decode as decode_abi
 from eth_abi.abi import encode as encode_abi
 from eth_abi.exceptions import DecodingError
 
-from messages.bodies import Ack, SeriesDefinition, decode_outbox_body, get_kind
+from messages.bodies import SeriesDefinition
 from messages.digests import Certificate, compute_vault_id
 from messages.errors import Rejected
 from messages.hashing import keccak256
 from messages.ids import get_evm_account
-from messages.outbox import Claim
 from messages.packet import MAX_PACKET_BYTES, Packet, decode_packet_abi, encode_packet_abi
 
 PACKET_TYPE = "(uint64,string,string,uint64,(string,string,string,string,bytes)[])"
@@ -135,48 +134,6 @@ def decode_log(log: object, vault: bytes, first: int, last: int) -> VaultLog:
         decode_data(log.get("blockHash"), 32),
         decode_data(log.get("transactionHash"), 32),
     )
-
-
-def make_claims(logs: Iterable[VaultLog], after: int, upto: int) -> tuple[Claim, ...]:
-    """The outbox packets ``after`` < number <= ``upto`` in order, each Ack with the inbox packet of its transaction.
-
-    Only pairs: whether number, order and content are the vault's is decided by the fold. Rejected ("log_twice") if one number
-    appears with two contents, ("missing_inbox") if an Ack's transaction shows no inbox packet of its number. A number that is
-    missing ends the list there.
-    """
-    outbox: dict[int, VaultLog] = {}
-    inbox: dict[tuple[bytes, int], Packet] = {}
-    for log in logs:
-        if not log.is_outbox:
-            inbox[log.transaction, log.packet.sequence] = log.packet
-        elif after < log.packet.sequence <= upto:
-            other = outbox.setdefault(log.packet.sequence, log)
-            if other.packet != log.packet:
-                raise Rejected("two packets with one number", got=log.packet.sequence, reason="log_twice")
-    claims: list[Claim] = []
-    for sequence in range(after + 1, upto + 1):
-        found = outbox.get(sequence)
-        if found is None:
-            break
-        claims.append(Claim(found.packet, _get_answered(found, inbox)))
-    return tuple(claims)
-
-
-def _get_answered(log: VaultLog, inbox: Mapping[tuple[bytes, int], Packet]) -> Packet | None:
-    value = log.packet.payloads[0].value
-    if get_kind(value) != Ack.KIND:
-        return None
-    body = decode_outbox_body(value)
-    assert isinstance(body, Ack)  # the kind was read above
-    answered = inbox.get((log.transaction, body.inbox_sequence))
-    if answered is None:
-        raise Rejected(
-            "the transaction of an Ack shows no inbox packet of its number",
-            got=log.transaction,
-            expected=body.inbox_sequence,
-            reason="missing_inbox",
-        )
-    return answered
 
 
 # ---- vault ------------------------------------------------------------------------------------------------------------

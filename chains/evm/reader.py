@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from web3.providers.async_base import AsyncBaseProvider
 
 from chains.base import Head, Reader, Span
+from chains.claims import make_claims
 from chains.evm.beacon_json import (
     parse_bootstrap_json,
     parse_proof_json,
@@ -33,7 +34,6 @@ from chains.evm.codec import (
     decode_log,
     encode_data,
     get_outbox_sequence,
-    make_claims,
 )
 from chains.evm.forks import ForkSchedule
 from chains.evm.light_client import is_finalized_conflict, is_finalized_news

@@ -14,6 +14,7 @@ from web3.exceptions import BadResponseFormat
 from web3.providers.async_base import AsyncBaseProvider
 
 from chains import base
+from chains.claims import make_claims
 from chains.evm import codec
 from chains.evm.codec import (
     CURSORS_SLOT,
@@ -28,7 +29,6 @@ from chains.evm.codec import (
     encode_recv,
     encode_vault_args,
     get_revert_reason,
-    make_claims,
 )
 from chains.evm.forks import MAINNET
 from chains.evm.light_client import LightClientConfig
