@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from chains.registry import ChainConfig, EndpointConfig
+from messages.bodies import WIDEST_LIMITS, RotateOperators, SetCaps, Unpause, decode_inbox_body
 from messages.canonical import encode_canonical
 from messages.documents import Amount, Parameters
 from messages.errors import Rejected
@@ -439,7 +440,21 @@ def decode_parameters(raw: Mapping[str, Any], name: str = "parameters") -> Param
         )  # fmt: skip
     if parameters.patience_s <= 0:
         raise Rejected(f"{name}: patience_s must be more than 0", got=parameters.patience_s, reason="bad_config")
+    for i, control in enumerate(parameters.controls):
+        _verify_control(control.value, f"{name}.controls[{i}].value")
     return parameters
+
+
+def _verify_control(value: bytes, where: str) -> None:
+    """Refuse here what no vault could be told: a cut or other body is noticed before anybody signs it."""
+    try:
+        body = decode_inbox_body(value, WIDEST_LIMITS)
+    except Rejected as error:
+        raise Rejected(f"{where} is no control change: {error}", reason="bad_config") from None
+    if not isinstance(body, RotateOperators | SetCaps | Unpause):
+        raise Rejected(
+            f"{where} is no control change", got=f"kind {body.KIND}", expected="35, 36 or 37", reason="bad_config"
+        )
 
 
 _NAMES = {"quote_class", "underlying", "price_source"}

@@ -21,8 +21,8 @@ from messages.digests import compute_vault_id
 from messages.documents import Parameters, compute_digest
 from messages.errors import Rejected
 from relayer.config import load_config, load_parameters
-from relayer.config_file import format_parameters
 from relayer.render import Answer, hex_of
+from relayer.toml_writer import encode_parameters
 
 NETWORKS: Mapping[str, tuple[int, int]] = {"mainnet": (1, 500), "sepolia": (11_155_111, 100), "gnosis": (100, 50)}
 """Name of a built-in network: its chain number, and the fee in gwei above which a node waits."""
@@ -188,7 +188,7 @@ def collect(wanted: Wanted, ask: Callable[[str, str], str] | None) -> Answers:
         wanted.feed,
         wanted.metrics_port,
         parameters,
-        EXAMPLE_NOTE + format_parameters(parameters) if given is None else given.read_text(),
+        encode_parameters(parameters, comment=EXAMPLE_NOTE) if given is None else given.read_text(),
         given is None,
     )
 
@@ -307,9 +307,8 @@ def _get_number(chain: str, flag: str) -> int:
 # ---- files --------------------------------------------------------------------------------------------------------------
 
 EXAMPLE_NOTE = """\
-# EXAMPLE: operators, price signers, treasurer, delay and caps are placeholders. The operators agree on the real file and each
-# compares its digest (relayer parameters show) before the first start.
-"""
+EXAMPLE: operators, price signers, treasurer, delay and caps are placeholders. The operators agree on the real file and each
+compares its digest (relayer parameters show) before the first start. Amounts in base units."""
 
 
 def make_example_parameters(vaults: Mapping[int, Sequence[str]]) -> Parameters:
