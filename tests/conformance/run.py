@@ -23,7 +23,6 @@ from tests.conformance.case import Case, SkippedError
 
 # Folders whose family or feature belongs to a later part of the product; the reason is printed.
 LATER = {
-    "solana": "the Solana family is not built yet",
     "wormhole": "no Wormhole source is part of the product",
 }
 
