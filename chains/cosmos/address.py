@@ -11,12 +11,12 @@ from __future__ import annotations
 import re
 from hashlib import sha256
 
+from bech32 import bech32_decode, bech32_encode, convertbits
+
 from messages.errors import Rejected
 
 MAX_TEXT = 90
 """BIP-173's own limit; the longest address here (a prefix of 16 and 32 bytes) has 75 characters."""
-_CHARACTERS = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
-_GENERATOR = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _PREFIX = re.compile(r"[a-z][a-z0-9]{0,15}")
 _PLAIN_CHAIN = re.compile(r"[-a-zA-Z0-9]{1,32}")
 _HASHED = "hashed-"
@@ -31,21 +31,20 @@ def encode_address(data: bytes, prefix: str) -> str:
     """Return the bech32 text of a 20- or 32-byte address; Rejected ("bad_address") for another size or a prefix that is none."""
     if len(data) not in (20, 32) or not is_valid_prefix(prefix):
         raise Rejected("an address of this family has 20 or 32 bytes", got=data, reason="bad_address")
-    words = _regroup(data, 8, 5, pad=True)
-    check = _compute_checksum([*_spread(prefix), *words, 0, 0, 0, 0, 0, 0]) ^ 1
-    words += [check >> 5 * (5 - i) & 31 for i in range(6)]
-    return prefix + "1" + "".join(_CHARACTERS[word] for word in words)
+    words = convertbits(data, 8, 5)
+    if words is None:
+        raise AssertionError("bytes always regroup")
+    return bech32_encode(prefix, words)
 
 
 def decode_address(text: str, prefix: str) -> bytes:
     """Return the 20 or 32 bytes of a bech32 address of a chain; Rejected ("bad_address") unless it is the one text of them."""
-    found, separator, rest = text.rpartition("1")
-    if len(text) > MAX_TEXT or not separator or found != prefix or any(char not in _CHARACTERS for char in rest):
-        raise Rejected("not an address of this chain", got=text[:100], expected=f"{prefix}1...", reason="bad_address")
-    words = [_CHARACTERS.index(char) for char in rest]
-    if len(words) < 6 or _compute_checksum([*_spread(prefix), *words]) != 1:
-        raise Rejected("the address has a typing mistake: its checksum is wrong", got=text, reason="bad_address")
-    data = bytes(_regroup(words[:-6], 5, 8, pad=False))
+    found, words = bech32_decode(text) if len(text) <= MAX_TEXT else (None, None)
+    if found != prefix or words is None:
+        raise Rejected(
+            "not an address of this chain, or mistyped", got=text[:100], expected=f"{prefix}1...", reason="bad_address"
+        )
+    data = bytes(convertbits(words, 5, 8, False) or ())
     if encode_address(data, prefix) != text:
         raise Rejected("not the one text of this address", got=text, reason="bad_address")
     return data
@@ -83,34 +82,3 @@ def get_comet_chain_id(chain: str, told: str | None = None) -> str:
             reason="bad_config",
         )
     return found
-
-
-def _spread(prefix: str) -> list[int]:
-    codes = prefix.encode()
-    return [code >> 5 for code in codes] + [0] + [code & 31 for code in codes]
-
-
-def _compute_checksum(words: list[int]) -> int:
-    total = 1
-    for word in words:
-        top = total >> 25
-        total = (total & 0x1FFFFFF) << 5 ^ word
-        for bit, factor in enumerate(_GENERATOR):
-            total ^= factor if top >> bit & 1 else 0
-    return total
-
-
-def _regroup(words: bytes | list[int], width: int, new: int, *, pad: bool) -> list[int]:
-    """Bits in groups of ``width`` as groups of ``new``; a rest is padded with zeros or dropped."""
-    total = bits = 0
-    out: list[int] = []
-    for word in words:
-        total = total << width | word
-        bits += width
-        while bits >= new:
-            bits -= new
-            out.append(total >> bits & (1 << new) - 1)
-        total &= (1 << bits) - 1
-    if pad and bits:
-        out.append(total << new - bits & (1 << new) - 1)
-    return out
