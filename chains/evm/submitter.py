@@ -28,13 +28,12 @@ from chains.base import Outcome, SignedTx, Submitter
 from chains.evm.codec import decode_data, decode_quantity, encode_data, encode_recv, get_revert_reason
 from chains.evm.reader import EvmEndpoint
 from chains.evm.transport import TIMEOUT_S, RpcError, call, verify_chain_id
+from chains.sending import choose_nonce, compute_bumped_fee, is_replacement
 from messages.digests import Certificate
 from messages.errors import Rejected, RelayerError, Unavailable
 
 ResultT = TypeVar("ResultT")
 
-BUMP_PERCENT = 10
-ESTIMATE_MULTIPLE = 3
 GAS_MARGIN_PERCENT = 20
 MAX_REVERT_BYTES = 4096
 UINT256_MAX = 2**256 - 1
@@ -54,52 +53,6 @@ class FeePolicy:
     max_fee_cap_wei: int = 500 * 10**9
     min_priority_fee_wei: int = 10**6
     gas_cap: int = 12_000_000
-
-
-def compute_bumped_fee(old: int, estimate: int) -> int:
-    """Fee of a replacement: max(min(max(old + 10 %, estimate), 3 * estimate), old), rounded up."""
-    bumped = -(-old * (100 + BUMP_PERCENT) // 100)
-    return max(min(max(bumped, estimate), ESTIMATE_MULTIPLE * estimate), old)
-
-
-def is_replacement(old: int, new: int) -> bool:
-    """Tell whether nodes would take ``new`` in place of ``old`` (go-ethereum: 10 % more of both fees)."""
-    return new * 100 >= old * (100 + BUMP_PERCENT)
-
-
-def choose_nonce(
-    counts: Sequence[int], pending: Sequence[int], previous: Sequence[SignedTx], same: SignedTx | None
-) -> tuple[int, bool]:
-    """Nonce for a packet, and whether it replaces ``same``.
-
-    ``counts`` and ``pending``: next nonce by each endpoint's word without and with its pool, at least one each. ``previous``: stored
-    transactions of the account without an outcome. ``same``: the newest of them for this packet.
-    """
-    taken = {p.nonce for p in previous if same is None or p.nonce != same.nonce}
-    # Endpoints lag far more often than they boast, so the highest word counts. A boast makes the transaction wait behind a gap for ever;
-    # so every fourth try for one packet goes by the median instead.
-    tries = sum(same is not None and p.packet_sequence == same.packet_sequence for p in previous)
-    pick = _get_middle if tries % 4 == 3 else max
-    lowest = _get_free(pick(counts), taken)
-    if same is not None and same.nonce == lowest:
-        return lowest, True
-    if lowest < pick(pending):
-        # a pool holds something that is not stored here: another instance with this key, or an older store
-        lowest = _get_free(pick(pending), taken)
-    if same is not None and pick(counts) <= same.nonce < lowest:
-        return same.nonce, True
-    return lowest, False
-
-
-def _get_middle(numbers: Sequence[int]) -> int:
-    """The median, the lower one of two: one endpoint of two or more cannot push it up."""
-    return sorted(numbers)[(len(numbers) - 1) // 2]
-
-
-def _get_free(start: int, taken: set[int]) -> int:
-    while start in taken:
-        start += 1
-    return start
 
 
 class EvmSubmitter(Submitter):

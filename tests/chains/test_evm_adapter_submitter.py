@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chains.base import Outcome, SignedTx
-from chains.evm.submitter import FeePolicy, choose_nonce, compute_bumped_fee, is_replacement
+from chains.evm.submitter import FeePolicy
 from chains.registry import build_sim_chain
+from chains.sending import choose_nonce, compute_bumped_fee, is_replacement
 from messages.bodies import Execute
 from messages.errors import Rejected, Unavailable
 from tests.chains.harness_evm import EvmHarness
