@@ -1,0 +1,430 @@
+"""Fetches from named endpoints over CometBFT's RPC, believes nothing.
+
+Every call names its endpoint, so that every error carries the name of who caused it. What a node says is decoded strictly and handed on as a
+claim; a node that is behind, silent or has forgotten is Unavailable, one that says something malformed or something else than asked is Rejected.
+
+Updates: the newest block of the source if enough of the validators that the trusted header announced *claim* to have signed it, else the block
+half-way, and so on: the source is asked for candidates, the verifier alone decides. One step to the newest block a round: a chain that makes a
+block a second is not chased. At the end of a round every other source is asked for the trusted height too, and a second header that the
+validators really signed stops the chain at once, whoever shows it (F1, F3).
+
+Heads: header h carries the state after block h - 1, so the store is asked at h - 1. Packets: `tx_search` by the vault's own event, in ranges of
+heights; where a node keeps no index, the results of each block. Whether it told everything is not its word to give: the numbers must be
+without gaps, and the fold under the proven head decides (incident E5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from chains.base import Head, Reader, Span
+from chains.claims import make_claims
+from chains.cosmos.client import CosmosClient, CosmosEndpoint
+from chains.cosmos.codec import parse_commit, parse_header, parse_validators
+from chains.cosmos.comet_json import (
+    MAX_VALIDATOR_PAGES,
+    TRANSACTIONS_PER_PAGE,
+    VALIDATORS_PER_PAGE,
+    PacketEvent,
+    QueryAnswer,
+    build_search,
+    parse_block_results,
+    parse_signed_header,
+    parse_tx_search,
+    parse_validator_page,
+)
+from chains.cosmos.evidence import verify_no_conflict
+from chains.cosmos.hashing import compute_address, compute_header_hash, compute_validators_hash
+from chains.cosmos.light_client import LightClientConfig, choose_pivot, is_adjacent
+from chains.cosmos.proofs import OUTBOX_HEAD_KEY, compute_contract_key
+from chains.cosmos.transport import TIMEOUT_S, RpcError
+from chains.cosmos.types import Bootstrap, Flag, Header, LightBlock, Proof, Trusted, Update, ValidatorSet
+from chains.cosmos.validators import is_above
+from chains.cosmos.vault_json import parse_outbox_sequence
+from chains.cosmos.verifier import CosmosRules
+from messages.errors import Rejected, RelayerError, Unavailable
+from messages.outbox import Claim
+
+ResultT = TypeVar("ResultT")
+
+STORE_PATH = "/store/wasm/key"
+MAX_LOG_RANGE = 10_000
+"""Heights per `tx_search` to begin with."""
+MAX_TRANSACTIONS = 50_000
+"""Transactions of one `packets`: one for each packet of the largest collect, with room."""
+MAX_QUERIES = 10_000
+"""Requests of one `packets`: a node that makes us ask for more is not usable."""
+MAX_CANDIDATES = 64
+"""Halvings between two heights of 63 bits."""
+KNOWN_SETS = 8
+"""Validator sets that are kept by their hash: as long as a set stands, it is not fetched again."""
+RETRIES = 3
+PATIENT_BLOCKS = 500
+"""Heights of a span for which one more time-out may pass: a node that answers each small range just in time is not usable."""
+_NO_INDEX = re.compile(r"indexing is disabled|transaction indexing|kv event sink", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ReaderSettings:
+    """How patiently to ask. ``retry_s``: first pause before the same request is tried again; it doubles."""
+
+    timeout_s: float = TIMEOUT_S
+    retry_s: float = 0.25
+    log_range: int = MAX_LOG_RANGE
+
+
+class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
+    """Reader of one vault over several endpoints."""
+
+    def __init__(
+        self, rules: CosmosRules, endpoints: Sequence[CosmosEndpoint], settings: ReaderSettings | None = None
+    ) -> None:
+        self._rules = rules
+        self._settings = settings or ReaderSettings()
+        self._client = CosmosClient(rules, endpoints, self._settings.timeout_s)
+        self._unindexed: set[str] = set()
+        self._range = {endpoint.name: self._settings.log_range for endpoint in endpoints}
+        self._sets: dict[bytes, ValidatorSet] = {}
+        self._given: dict[str, bytes] = {}
+        """Hash of the newest header that a source gave in this round."""
+
+    @property
+    def sources(self) -> Sequence[str]:
+        """Names of the endpoints in the order of configuration."""
+        return self._client.sources
+
+    async def close(self) -> None:
+        """Close the connections of every endpoint; the next question opens them again."""
+        await self._client.close()
+
+    # ------------------------------------------------------------------ the four questions
+
+    async def bootstrap(self, source: str) -> Bootstrap:
+        """The light block at the configured checkpoint's height."""
+        return await _named(source, self._get_bootstrap(source))
+
+    async def update(self, source: str, trusted: Trusted) -> Update | None:
+        """The farthest block that the announced validators claim to have signed, a contradiction of the trusted header, or None.
+
+        Raises Conflict too: where another source shows a second header of the trusted height that the validators really signed.
+        """
+        return await _named(source, self._get_update(source, trusted))
+
+    async def head(self, source: str, trusted: Trusted) -> tuple[Head, Proof]:
+        """Outbox head and number in the state under ``trusted``, with the proof of the head (`abci_query`)."""
+        return await _named(source, self._get_head(source, trusted))
+
+    async def packets(self, source: str, span: Span) -> Sequence[Claim]:
+        """The vault's packets of the span, in order and without a gap, Acks with what they answer."""
+        return await _named(source, self._get_packets_in_time(source, span))
+
+    # ------------------------------------------------------------------ asking
+
+    async def get_block(self, source: str, height: int) -> LightBlock:
+        """The light block of a height; Unavailable ("no_block") where the node has it not (yet, or no more)."""
+        signed = await self._get_signed_header(source, height)
+        header = parse_header(signed.get("header"))
+        own = await self._get_validators(source, height, header.validators_hash)
+        following: ValidatorSet | None = None
+        if header.next_validators_hash != header.validators_hash:
+            following = await self._get_validators(source, height + 1, header.next_validators_hash)
+        return LightBlock(header, parse_commit(signed.get("commit")), own, following)
+
+    async def _get_signed_header(self, source: str, height: int) -> Mapping[str, Any]:
+        return parse_signed_header(await self._ask_at(source, "commit", {"height": str(height)}, height))
+
+    async def _get_validators(self, source: str, height: int, expected: bytes) -> ValidatorSet:
+        """The set of a height: from memory where the header names one that is known, else page by page."""
+        known = self._sets.get(expected)
+        if known is not None:
+            return known
+        members: list[Any] = []
+        for page in range(1, MAX_VALIDATOR_PAGES + 1):
+            params = {"height": str(height), "page": str(page), "per_page": str(VALIDATORS_PER_PAGE)}
+            answer = await self._ask_at(source, "validators", params, height)
+            found, total = parse_validator_page(answer, height)
+            members += found
+            if len(members) >= total or not found:
+                break
+        validators = parse_validators(members)
+        if compute_validators_hash(validators) == expected:
+            self._remember(validators, expected)
+        return validators
+
+    def _remember(self, validators: ValidatorSet, validators_hash: bytes) -> None:
+        if validators_hash not in self._sets:
+            while len(self._sets) >= KNOWN_SETS:
+                del self._sets[next(iter(self._sets))]
+            self._sets[validators_hash] = validators
+
+    async def _ask_at(self, source: str, method: str, params: Mapping[str, Any], height: int) -> Any:
+        try:
+            return await self._client.ask(source, method, params)
+        except RpcError as error:
+            # a node that is behind or has pruned: it cannot help, but it has not lied
+            raise Unavailable(
+                f"the endpoint does not have this height: {error.what}", got=height, reason="no_block"
+            ) from error
+
+    # ------------------------------------------------------------------ headers
+
+    async def _get_bootstrap(self, source: str) -> LightBlock:
+        await self._client.get_status(source)
+        return await self.get_block(source, self._rules.settings.checkpoint_height)
+
+    async def _get_update(self, source: str, trusted: Trusted) -> LightBlock | None:
+        status = await self._client.get_status(source)
+        if status.height < trusted.height:
+            return None
+        # what contradicts the trusted state is handed on first: the verifier must see it
+        other = await self._find_other(source, trusted)
+        if other is not None:
+            return other
+        is_done = self._given.pop(source, b"") == trusted.header_hash
+        if status.height == trusted.height or is_done:
+            await self._watch_witnesses(source, trusted)
+            return None
+        block = await self._find_candidate(source, trusted, status.height)
+        if block.header.height == status.height:
+            self._given[source] = block.commit.block_id.hash
+        return block
+
+    async def _find_candidate(self, source: str, trusted: Trusted, newest: int) -> LightBlock:
+        if trusted.next_validators is not None:
+            self._remember(trusted.next_validators, trusted.next_validators_hash)
+        height = newest
+        for _ in range(MAX_CANDIDATES):
+            block = await self.get_block(source, height)
+            if block.header.height != height:
+                raise Rejected(
+                    "a block of another height", got=block.header.height, expected=height, reason="wrong_height"
+                )
+            if is_within_reach(trusted, block, self._rules.config):
+                return block
+            height = trusted.height + 1 if trusted.next_validators is None else choose_pivot(trusted, height)
+        raise AssertionError("halving reaches the next block, and that is always within reach")
+
+    async def _find_other(self, source: str, trusted: Trusted) -> LightBlock | None:
+        """The source's block of the trusted height, if it is not the trusted one."""
+        try:
+            header = parse_header((await self._get_signed_header(source, trusted.height)).get("header"))
+            if _is_same(header, trusted):
+                return None
+            return await self.get_block(source, trusted.height)
+        except Unavailable as error:
+            if error.reason == "no_block":
+                return None  # pruned: nothing to compare
+            raise
+
+    async def _watch_witnesses(self, source: str, trusted: Trusted) -> None:
+        """Ask every other source for the trusted height; Conflict where one shows another header that the validators signed.
+
+        A witness that is silent, behind, or shows what nobody signed changes nothing: it is blamed when it is the one that is asked.
+        """
+        others = [name for name in self.sources if name != source]
+        answers = await asyncio.gather(*(self._find_other(name, trusted) for name in others), return_exceptions=True)
+        for name, answer in zip(others, answers, strict=True):
+            if isinstance(answer, LightBlock):
+                try:
+                    verify_no_conflict(trusted, answer, trusted.time_ns, self._rules.config)
+                except Rejected:
+                    continue
+                except RelayerError as error:
+                    error.source = name
+                    raise
+            elif isinstance(answer, BaseException) and not isinstance(answer, Rejected | Unavailable):
+                raise answer
+
+    # ------------------------------------------------------------------ state
+
+    async def _get_head(self, source: str, trusted: Trusted) -> tuple[Head, Proof]:
+        height = trusted.height - 1
+        key = compute_contract_key(self._rules.vault, OUTBOX_HEAD_KEY)
+        answer = await self._query_at(source, key, height)
+        if answer.code or not answer.height:
+            # a node that is behind or has pruned the state: it cannot help, but it has not lied
+            raise Unavailable(
+                f"the endpoint gives no proof at this height: {answer.log}", got=height, reason="no_proof"
+            )
+        if answer.height != height or answer.proof is None:
+            raise Rejected("not a proof at this height", got=answer.height, expected=height, reason="malformed")
+        if len(answer.value) != 32:
+            raise Rejected("the vault's outbox head has 32 bytes", got=answer.value, reason="malformed")
+        sequence = parse_outbox_sequence(await self._client.query_vault(source, {"cursors": {}}, height=height))
+        return Head(sequence, answer.value), answer.proof
+
+    async def _query_at(self, source: str, key: bytes, height: int) -> QueryAnswer:
+        try:
+            return await self._client.query(source, STORE_PATH, key, height=height, prove=True)
+        except RpcError as error:
+            raise Unavailable(
+                f"the endpoint gives no proof at this height: {error.what}", got=height, reason="no_proof"
+            ) from error
+
+    # ------------------------------------------------------------------ packets
+
+    async def _get_packets_in_time(self, source: str, span: Span) -> tuple[Claim, ...]:
+        blocks = max(span.to_height - span.from_height, 0)
+        patience_s = self._settings.timeout_s * (RETRIES + 1 + blocks / PATIENT_BLOCKS)
+        try:
+            async with asyncio.timeout(patience_s):
+                return await self._get_packets(source, span)
+        except TimeoutError as error:
+            raise Unavailable(
+                "the endpoint is too slow for the range", expected=f"within {patience_s:.0f} s", reason="timeout"
+            ) from error
+
+    async def _get_packets(self, source: str, span: Span) -> tuple[Claim, ...]:
+        if span.upto_sequence <= span.after_sequence:
+            return ()
+        events = await _EventSearch(self, source, self._rules.vault_address).run(span)
+        claims = make_claims(events, span.after_sequence, span.upto_sequence)
+        wanted = span.upto_sequence - span.after_sequence
+        if len(claims) != wanted:
+            # an index that lags behind its blocks looks like "nothing happened"
+            raise Unavailable(
+                "the endpoint does not tell every packet: it lags or withholds",
+                got=f"{len(claims)} up to number {span.after_sequence + len(claims)}",
+                expected=f"{wanted} up to number {span.upto_sequence}",
+                reason="packets_missing",
+            )
+        return claims
+
+    async def ask_patiently(self, source: str, method: str, params: Mapping[str, Any]) -> Any:
+        """One question, asked again a few times while the node is busy. RpcError: the node refuses it."""
+        pause_s = self._settings.retry_s
+        for attempt in range(RETRIES):
+            try:
+                return await self._client.ask(source, method, params)
+            except Unavailable:
+                if attempt == RETRIES - 1:
+                    raise
+                await asyncio.sleep(pause_s)
+                pause_s *= 2
+        raise AssertionError("the last attempt returns or raises")
+
+    def is_indexed(self, source: str) -> bool:
+        """Whether a source is not known to keep no index of transactions."""
+        return source not in self._unindexed
+
+    def note_unindexed(self, source: str) -> None:
+        """Remember that a source keeps no index of transactions."""
+        self._unindexed.add(source)
+
+    def get_range(self, source: str) -> int:
+        """How many heights to ask a source for at once."""
+        return self._range[source]
+
+    def set_range(self, source: str, heights: int) -> None:
+        """Remember how many heights a source lets one ask for at once."""
+        self._range[source] = min(max(heights, 1), self._settings.log_range)
+
+
+class _EventSearch:
+    """One search for the vault's events in a range of heights, with its bounds."""
+
+    def __init__(self, reader: CosmosReader, source: str, address: str) -> None:
+        self._reader = reader
+        self._source = source
+        self._address = address
+        self._queries = 0
+        self._transactions = 0
+
+    async def run(self, span: Span) -> list[PacketEvent]:
+        events: list[PacketEvent] = []
+        first = max(span.from_height, 1)
+        while first <= span.to_height:
+            if not self._reader.is_indexed(self._source):
+                events += await self._read_block(first)
+                first += 1
+                continue
+            last = min(first + self._reader.get_range(self._source) - 1, span.to_height)
+            try:
+                events += await self._search(first, last)
+            except RpcError as error:
+                if _NO_INDEX.search(error.what):
+                    self._reader.note_unindexed(self._source)
+                    continue
+                if last == first:
+                    raise Unavailable(
+                        f"the endpoint searches not even one block: {error.what}", got=first, reason="log_limit"
+                    ) from error
+                self._reader.set_range(self._source, (last - first + 1) // 2)
+                continue
+            first = last + 1
+            self._reader.set_range(self._source, self._reader.get_range(self._source) * 2)
+        return events
+
+    async def _search(self, first: int, last: int) -> list[PacketEvent]:
+        events: list[PacketEvent] = []
+        seen, page = 0, 1
+        while True:
+            params = {
+                "query": build_search(self._address, first, last),
+                "prove": False,
+                "page": str(page),
+                "per_page": str(TRANSACTIONS_PER_PAGE),
+                "order_by": "asc",
+            }
+            found, number, total = parse_tx_search(await self._ask("tx_search", params), self._address, first, last)
+            self._count(number)
+            events += found
+            seen, page = seen + number, page + 1
+            if seen >= total or not number:
+                return events
+
+    async def _read_block(self, height: int) -> list[PacketEvent]:
+        try:
+            answer = await self._ask("block_results", {"height": str(height)})
+        except RpcError as error:
+            raise Unavailable(
+                f"the endpoint has neither an index nor the results of this block: {error.what}",
+                got=height,
+                reason="no_results",
+            ) from error
+        found = parse_block_results(answer, self._address, height)
+        self._count(len(found))
+        return found
+
+    async def _ask(self, method: str, params: Mapping[str, Any]) -> Any:
+        self._queries += 1
+        if self._queries > MAX_QUERIES:
+            raise Unavailable("the endpoint makes us ask too often", got=self._queries, reason="log_limit")
+        return await self._reader.ask_patiently(self._source, method, params)
+
+    def _count(self, transactions: int) -> None:
+        self._transactions += transactions
+        if self._transactions > MAX_TRANSACTIONS:
+            raise Rejected(
+                "more transactions than a vault has", got=self._transactions, expected=MAX_TRANSACTIONS, reason="size"
+            )
+
+
+def is_within_reach(trusted: Trusted, block: LightBlock, config: LightClientConfig) -> bool:
+    """Ask whether the verifier may accept a block if its signatures are real: the next one, or claimed by enough of the announced power."""
+    if is_adjacent(trusted, block.header):
+        return True
+    if trusted.next_validators is None:
+        return False
+    signers = {vote.address for vote in block.commit.signatures if vote.flag == Flag.COMMIT}
+    members = trusted.next_validators.validators
+    power = sum(member.power for member in members if compute_address(member.key) in signers)
+    return is_above(power, trusted.next_validators.total_power, config.trust_level)
+
+
+def _is_same(header: Header, trusted: Trusted) -> bool:
+    return compute_header_hash(header) == trusted.header_hash
+
+
+async def _named(source: str, work: Awaitable[ResultT]) -> ResultT:
+    """Put the endpoint's name on whatever error ends the work."""
+    try:
+        return await work
+    except RelayerError as error:
+        if not error.source:
+            error.source = source
+        raise
