@@ -22,7 +22,16 @@ from chains.cosmos.protobuf import (
     encode_varint,
     encode_version,
 )
-from chains.cosmos.types import BlockId, Commit, Flag, Header, KeyType, PublicKey, ValidatorSet
+from chains.cosmos.types import (
+    NANOSECONDS,
+    BlockId,
+    Commit,
+    Flag,
+    Header,
+    KeyType,
+    PublicKey,
+    ValidatorSet,
+)
 
 PRECOMMIT = 2
 EMPTY_ROOT = sha256(b"").digest()
@@ -76,18 +85,30 @@ def compute_address(key: PublicKey) -> bytes:
 
 
 class VoteEncoder:
-    """Sign-bytes of the votes of one commit: only the time differs, and nil votes name no block."""
+    """Sign-bytes of the votes of one commit: only the time differs, and nil votes name no block.
+
+    What the votes have in common is encoded once, the seconds once a second; the rest of a vote is its nanoseconds.
+    """
 
     def __init__(self, chain_id: str, commit: Commit) -> None:
-        self._chain_id = chain_id
-        self._commit = commit
         ids = {Flag.COMMIT: commit.block_id, Flag.NIL: None}
         self._heads = {flag: encode_vote_head(PRECOMMIT, commit.height, commit.round, i) for flag, i in ids.items()}
         self._tail = encode_bytes(6, chain_id.encode())
+        self._seconds: dict[int, bytes] = {}
 
     def encode(self, flag: Flag, time_ns: int) -> bytes:
         """Return what a validator signed for a vote of a flag (COMMIT or NIL) at a time."""
-        body = self._heads[flag] + encode_message(5, encode_timestamp(time_ns)) + self._tail
+        seconds, nanos = divmod(time_ns, NANOSECONDS)
+        stamp = self._seconds.get(seconds)
+        if stamp is None:
+            stamp = self._seconds[seconds] = encode_integer(1, seconds)
+        if nanos >> 28:  # nearly all: written out, once a vote
+            n = nanos
+            stamp += bytes((16, n & 127 | 128, n >> 7 & 127 | 128, n >> 14 & 127 | 128, n >> 21 & 127 | 128, n >> 28))
+        elif nanos:
+            stamp += b"\x10" + encode_varint(nanos)
+        # field 5, length-delimited; a time has at most 17 bytes
+        body = self._heads[flag] + b"\x2a" + bytes((len(stamp),)) + stamp + self._tail
         return encode_varint(len(body)) + body
 
 

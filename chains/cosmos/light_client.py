@@ -22,9 +22,9 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from enum import Enum
 
-from chains.cosmos.hashing import compute_header_hash, compute_validators_hash
-from chains.cosmos.types import NANOSECONDS, BlockId, Commit, Header, LightBlock, Trusted, ValidatorSet
-from chains.cosmos.validators import TWO_THIRDS, Votes, is_sound_set, is_sound_vote
+from chains.cosmos.hashing import compute_header_hash
+from chains.cosmos.types import NANOSECONDS, BlockId, Commit, Header, LightBlock, Trusted
+from chains.cosmos.validators import TWO_THIRDS, Votes, is_set_of, is_sound_set, is_sound_vote
 from messages.errors import Rejected
 
 BLOCK_PROTOCOL = 11
@@ -136,11 +136,6 @@ def is_sound_commit(commit: Commit) -> bool:
         and bool(commit.signatures)
         and all(is_sound_vote(vote) for vote in commit.signatures)
     )
-
-
-def is_set_of(validators: ValidatorSet, validators_hash: bytes) -> bool:
-    """Ask whether a set is the one that a header names by its hash."""
-    return compute_validators_hash(validators) == validators_hash
 
 
 # ---- verifier: reads like the list of rules ---------------------------------------------------------------------------

@@ -106,11 +106,31 @@ class Validator:
     power: int
 
 
+Members = tuple[tuple[KeyType, bytes, int], ...]
+"""Kind, key and power of everybody in a set, in order."""
+
+
 @dataclass(frozen=True)
 class ValidatorSet:
     """The validators of one height in the order of the chain (power descending, then address); the order is hashed."""
 
     validators: tuple[Validator, ...]
+
+    @cached_property
+    def members(self) -> Members:
+        """The same as plain tuples, which are quickly compared."""
+        return tuple([(v.key.kind, v.key.data, v.power) for v in self.validators])
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.members)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, ValidatorSet) and self.members == other.members)
+
+    def __hash__(self) -> int:
+        # kept: whole sets are looked up by their content several times a block
+        return self._hash
 
     @cached_property
     def total_power(self) -> int:

@@ -11,15 +11,17 @@ Source: CometBFT `types/validation.go` (VerifyCommitLight, VerifyCommitLightTrus
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Iterable, Iterator
+from functools import cached_property, lru_cache
 from hashlib import sha256
+from typing import NamedTuple
 
 from coincurve import PublicKey as Secp256k1Key
 from coincurve.ecdsa import cdata_to_der, deserialize_compact
 
 from chains.cosmos import ed25519
-from chains.cosmos.hashing import VoteEncoder, compute_address
-from chains.cosmos.types import CommitSig, Flag, KeyType, LightBlock, PublicKey, Validator, ValidatorSet
+from chains.cosmos.hashing import VoteEncoder, compute_address, compute_validators_hash
+from chains.cosmos.types import CommitSig, Flag, KeyType, LightBlock, PublicKey, ValidatorSet
 from messages.errors import Rejected
 
 MAX_VALIDATORS = 10_000
@@ -27,7 +29,37 @@ MAX_TOTAL_POWER = (2**63 - 1) // 8
 """MaxTotalVotingPower of CometBFT: sums and products of powers stay within 64 bits there."""
 TWO_THIRDS = (2, 3)
 _KEY_BYTES = {KeyType.ED25519: 32, KeyType.SECP256K1: 33}
+_KNOWN_SETS = 16
+"""Sets whose facts are kept: they change seldom, and each block names the same two again."""
+_VOTING = (Flag.COMMIT, Flag.NIL)
 _SECP256K1_HALF_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141 // 2
+
+
+# ---- sets -------------------------------------------------------------------------------------------------------------
+
+
+class SetFacts(NamedTuple):
+    """What follows from the members of a set and nothing else: their addresses in order, slot by address, hash, soundness."""
+
+    addresses: tuple[bytes, ...]
+    slots: dict[bytes, int]
+    hash: bytes
+    is_sound: bool
+
+
+@lru_cache(maxsize=_KNOWN_SETS)
+def study(validators: ValidatorSet) -> SetFacts:
+    """Return the facts of a set. Kept by *content* (kind, key and power of everybody in order), so no two sets can be taken for one."""
+    members = validators.members
+    addresses = tuple(compute_address(member.key) for member in validators.validators)
+    is_sound = (
+        0 < len(members) <= MAX_VALIDATORS
+        and all(power > 0 and len(data) == _KEY_BYTES[kind] for kind, data, power in members)
+        and validators.total_power <= MAX_TOTAL_POWER
+        and len({(kind, data) for kind, data, _ in members}) == len(members)
+    )
+    slots = {address: slot for slot, address in enumerate(addresses)}
+    return SetFacts(addresses, slots, compute_validators_hash(validators), is_sound)
 
 
 # ---- predicates -------------------------------------------------------------------------------------------------------
@@ -35,13 +67,12 @@ _SECP256K1_HALF_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E
 
 def is_sound_set(validators: ValidatorSet) -> bool:
     """Ask whether a set has 1 to 10,000 members, positive powers within the chain's bound, keys of their size and nobody twice."""
-    members = validators.validators
-    return (
-        0 < len(members) <= MAX_VALIDATORS
-        and all(member.power > 0 and len(member.key.data) == _KEY_BYTES[member.key.kind] for member in members)
-        and validators.total_power <= MAX_TOTAL_POWER
-        and len({member.key for member in members}) == len(members)
-    )
+    return study(validators).is_sound
+
+
+def is_set_of(validators: ValidatorSet, validators_hash: bytes) -> bool:
+    """Ask whether a set is the one that a header names by its hash."""
+    return study(validators).hash == validators_hash
 
 
 def is_sound_vote(vote: CommitSig) -> bool:
@@ -49,9 +80,10 @@ def is_sound_vote(vote: CommitSig) -> bool:
 
     The time of an absent slot is read by nobody, and relayers differ in what they put there.
     """
-    if vote.flag == Flag.ABSENT:
-        return not vote.address and not vote.signature
-    return vote.flag in {Flag.COMMIT, Flag.NIL} and len(vote.address) == 20 and len(vote.signature) == 64
+    flag = vote.flag
+    if flag in _VOTING:
+        return len(vote.address) == 20 and len(vote.signature) == 64
+    return flag == Flag.ABSENT and not vote.address and not vote.signature
 
 
 def is_above(power: int, total: int, fraction: tuple[int, int]) -> bool:
@@ -80,85 +112,89 @@ class Votes:
 
     def __init__(self, block: LightBlock) -> None:
         self._block = block
-        self._encoder = VoteEncoder(block.header.chain_id, block.commit)
+        self._facts = study(block.validators)
         self._checked: set[int] = set()
 
     @cached_property
-    def addresses(self) -> list[bytes]:
-        """Addresses of the block's own set, in order."""
-        return [compute_address(member.key) for member in self._block.validators.validators]
+    def _encoder(self) -> VoteEncoder:
+        return VoteEncoder(self._block.header.chain_id, self._block.commit)
 
     @cached_property
-    def signers(self) -> dict[bytes, int]:
-        """Address -> slot of everyone whose slot is a vote for the block (F5: nil is none)."""
-        votes = self._block.commit.signatures
-        return {self.addresses[i]: i for i, vote in enumerate(votes) if vote.flag == Flag.COMMIT}
+    def _voting(self) -> list[int]:
+        """Slots that are a vote for the block (F5: nil is none), ascending."""
+        commit = Flag.COMMIT
+        return [slot for slot, vote in enumerate(self._block.commit.signatures) if vote.flag == commit]
+
+    def get_signers(self) -> frozenset[bytes]:
+        """Return the addresses of those whose slot is a vote for the block."""
+        return frozenset(self._facts.addresses[slot] for slot in self._voting)
 
     def is_of_set(self) -> bool:
         """Ask whether the commit has one slot a validator and every address is that of its slot's validator (F4)."""
-        votes = self._block.commit.signatures
-        return len(votes) == len(self.addresses) and all(
-            vote.flag == Flag.ABSENT or vote.address == address
-            for vote, address in zip(votes, self.addresses, strict=True)
+        votes, addresses = self._block.commit.signatures, self._facts.addresses
+        return len(votes) == len(addresses) and all(
+            vote.address == address or vote.flag == Flag.ABSENT for vote, address in zip(votes, addresses, strict=True)
         )
 
     def verify_power(self, validators: ValidatorSet, fraction: tuple[int, int]) -> bool:
         """Tell whether members of a set with more than a fraction of its power signed the block.
 
         What the slots claim is added up first, so that no signature is checked where even all of them would not do; then signatures are
-        checked in the order of the commit until there are enough.
+        checked in the order of the commit, as many as are enough.
 
-        Raises Rejected ("bad_signature") when a signature on the way is wrong.
+        Raises Rejected ("bad_signature") when one of those is wrong.
         """
         total = validators.total_power
-        claimed = sorted(
-            (self.signers[address], member.power)
-            for member, address in self._get_members(validators)
-            if address in self.signers
-        )
-        if not is_above(sum(power for _, power in claimed), total, fraction):
-            return False
-        signed = 0
-        for slot, power in claimed:
-            self.verify_slot(slot)
+        signed, needed = 0, []
+        for slot, power in self._get_claims(validators):
+            needed.append(slot)
             signed += power
             if is_above(signed, total, fraction):
+                self._verify_slots(needed)
                 return True
         return False
 
-    def _get_members(self, validators: ValidatorSet) -> list[tuple[Validator, bytes]]:
-        if validators is self._block.validators:
-            return list(zip(validators.validators, self.addresses, strict=True))
-        return [(member, compute_address(member.key)) for member in validators.validators]
-
-    def verify_slot(self, slot: int) -> None:
-        """Check the signature of a slot that is not absent; Rejected ("bad_signature")."""
-        if slot in self._checked:
+    def _get_claims(self, validators: ValidatorSet) -> Iterator[tuple[int, int]]:
+        """Yield slot and power of the members of a set who say that they voted for the block, in the order of the commit."""
+        members, known, addresses = validators.validators, study(validators), self._facts.addresses
+        if known is self._facts:
+            for slot in self._voting:
+                yield slot, members[slot].power
             return
-        vote = self._block.commit.signatures[slot]
-        member = self._block.validators.validators[slot]
-        message = self._encoder.encode(Flag(vote.flag), vote.time_ns)
-        if not is_valid_signature(member.key, message, vote.signature):
-            raise Rejected(
-                "a validator did not sign what the commit says",
-                got=vote.signature,
-                expected=f"a signature of validator {slot} ({vote.address.hex()})",
-                reason="bad_signature",
-            )
-        self._checked.add(slot)
+        for slot in self._voting:
+            place = known.slots.get(addresses[slot])
+            if place is not None:
+                yield slot, members[place].power
+
+    def _verify_slots(self, slots: Iterable[int]) -> None:
+        votes, members, encode = self._block.commit.signatures, self._block.validators.validators, self._encoder.encode
+        for slot in slots:
+            if slot in self._checked:
+                continue
+            vote = votes[slot]
+            if not is_valid_signature(members[slot].key, encode(vote.flag, vote.time_ns), vote.signature):
+                raise Rejected(
+                    "a validator did not sign what the commit says",
+                    got=vote.signature,
+                    expected=f"a signature of validator {slot} ({vote.address.hex()})",
+                    reason="bad_signature",
+                )
+            self._checked.add(slot)
 
     def verify_all(self) -> None:
-        """Check every signature, also of nil votes and beyond two thirds: evidence accuses each signer by name (F7)."""
-        for slot, vote in enumerate(self._block.commit.signatures):
-            if vote.flag != Flag.ABSENT:
-                self.verify_slot(slot)
+        """Check every signature, also of nil votes and beyond two thirds: evidence accuses each signer by name (F7).
+
+        Raises Rejected ("bad_signature").
+        """
+        votes = self._block.commit.signatures
+        self._verify_slots(slot for slot, vote in enumerate(votes) if vote.flag != Flag.ABSENT)
 
 
 def get_signers(block: LightBlock) -> frozenset[bytes]:
     """Return the addresses of those whose slot is a vote for the block. Checks no signature."""
-    return frozenset(Votes(block).signers)
+    return Votes(block).get_signers()
 
 
 def get_addresses(validators: ValidatorSet) -> frozenset[bytes]:
     """Return the addresses of a set."""
-    return frozenset(compute_address(member.key) for member in validators.validators)
+    return frozenset(study(validators).addresses)

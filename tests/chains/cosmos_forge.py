@@ -92,7 +92,7 @@ def get_name(key: PublicKey) -> str:
     return next(name for name in (*NAMES, *EXTRA) if get_key(name) == key)
 
 
-EXTRA = ("k1a", "k1b", "k1c", *(f"v{i}" for i in range(30)))
+EXTRA = ("k1a", "k1b", "k1c", *(f"v{i}" for i in range(150)))
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def make_commit(header: Header, members: ValidatorSet, signers=None, nil=(), rou
         if flag is Flag.ABSENT:
             votes.append(CommitSig(flag))
             continue
-        time_ns = header.time_ns + (slot + 1) * 1_000_003
+        time_ns = header.time_ns + 300_000_000 + (slot + 1) * 1_000_003
         votes.append(CommitSig(flag, compute_address(member.key), time_ns, sign(name, encoder.encode(flag, time_ns))))
     return replace(commit, signatures=tuple(votes))
 

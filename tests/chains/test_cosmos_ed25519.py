@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from hashlib import sha256, sha512
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from chains.cosmos import ed25519
 from chains.cosmos.ed25519 import BASE, IDENTITY, ORDER, P
+from tests.test_conformance_evm import get_folder
 
 SEED = sha256(b"seed").digest()
 KEY = ed25519.compute_public_key(SEED)
@@ -130,6 +132,122 @@ def test_nothing_that_a_fast_library_takes_is_wrong():
                 assert exact, (key.hex(), signature.hex())
         assert ed25519.is_valid(key, MESSAGE, signature) == exact
     assert taken >= 1
+
+
+# ---- the fast road -----------------------------------------------------------------------------------------------------
+
+FAST = ed25519.build_fast()
+
+
+def make_torsion() -> list[ed25519.Point]:
+    """The eight points whose order divides the cofactor: multiples of one of order eight."""
+    for y in range(2, 200):
+        point = ed25519.decode_point(y.to_bytes(32, "little"))
+        if point is not None:
+            small = _times(point, ORDER)
+            if not ed25519._is_identity(_times(small, 4)):
+                return [_times(small, i) for i in range(8)]
+    raise AssertionError("no point of order eight")
+
+
+def _times(point: ed25519.Point, scalar: int) -> ed25519.Point:
+    result = IDENTITY
+    for bit in f"{scalar:b}":
+        result = ed25519._double(result)
+        if bit == "1":
+            result = ed25519._add(result, point)
+    return result
+
+
+TORSION = make_torsion()
+
+
+def list_encodings(point: ed25519.Point) -> list[bytes]:
+    """Every 32 bytes that ZIP-215 reads as a point: also y + p where that fits, also the sign of x = 0."""
+    canonical = int.from_bytes(ed25519.encode_point(point), "little")
+    y, sign = canonical & (2**255 - 1), canonical >> 255
+    signs = (0, 1) if ed25519._add(point, point)[0] % P == 0 and point[0] % P == 0 else (sign,)
+    ys = [y, y + P] if y + P < 2**255 else [y]
+    return [(value | bit << 255).to_bytes(32, "little") for value in ys for bit in signs]
+
+
+def test_the_fast_library_is_there_and_is_the_road_of_every_ordinary_signature(monkeypatch):
+    assert FAST is not None
+    assert ed25519._FAST is not None
+    monkeypatch.setattr(ed25519, "is_valid_exact", lambda *_: pytest.fail("an ordinary signature took the slow road"))
+    assert ed25519.is_valid(KEY, MESSAGE, SIGNATURE)
+
+
+def test_all_196_pairs_of_points_of_small_order_are_valid_with_s_of_zero_whatever_the_fast_library_says():
+    """Key and R of small order: both sides of the equation vanish under the cofactor. The library refuses all, the rule takes all."""
+    encodings = [data for point in TORSION for data in list_encodings(point)]
+    assert len(encodings) == len(set(encodings)) == 14
+    zero = bytes(32)
+    taken = 0
+    for key in encodings:
+        for r in encodings:
+            assert judge(key=key, signature=r + zero)
+            assert not judge(key=key, signature=r + (1).to_bytes(32, "little"))
+            taken += FAST(key, MESSAGE, r + zero)
+    assert taken == 0
+
+
+@given(
+    a=st.integers(1, ORDER - 1),
+    nonce=st.integers(0, ORDER - 1),
+    torsions=st.tuples(st.integers(0, 7), st.integers(0, 7)),
+    error=st.sampled_from([0, 0, 0, 1, ORDER // 2]),
+    lift=st.sampled_from([0, 0, 1]),
+    pick=st.integers(0, 3),
+    message=st.binary(max_size=40),
+)
+@settings(max_examples=60, deadline=None)
+def test_what_the_fast_library_takes_of_shifted_keys_and_points_the_rule_takes(
+    a, nonce, torsions, error, lift, pick, message
+):
+    """Keys and R with a part of small order in every encoding, s wrong or lifted by the order: validity is known beforehand."""
+    key = ed25519.encode_point(ed25519._add(ed25519._multiply_base(a), TORSION[torsions[0]]))
+    encodings = list_encodings(ed25519._add(ed25519._multiply_base(nonce), TORSION[torsions[1]]))
+    r = encodings[pick % len(encodings)]
+    k = int.from_bytes(sha512(r + key + message).digest(), "little") % ORDER
+    s = (nonce + k * a + error) % ORDER + lift * ORDER
+    if s >= 2**256:
+        return
+    signature = r + s.to_bytes(32, "little")
+    assert ed25519.is_valid_exact(key, message, signature) == (not error and not lift)
+    assert ed25519.is_valid(key, message, signature) == (not error and not lift)
+    if FAST(key, message, signature):
+        assert (error, lift) == (0, 0)
+
+
+@given(
+    key=st.one_of(st.just(KEY), st.binary(min_size=32, max_size=32)),
+    changes=st.lists(st.tuples(st.integers(0, 63), st.integers(1, 255)), max_size=3),
+    message=st.sampled_from([MESSAGE, MESSAGE + b"!", b""]),
+)
+@settings(max_examples=100, deadline=None)
+def test_what_the_fast_library_takes_of_damaged_signatures_the_rule_takes(key, changes, message):
+    signature = bytearray(SIGNATURE)
+    for at, mask in changes:
+        signature[at] ^= mask
+    if FAST(key, message, bytes(signature)):
+        assert ed25519.is_valid_exact(key, message, bytes(signature))
+    assert ed25519.is_valid(key, message, bytes(signature)) == ed25519.is_valid_exact(key, message, bytes(signature))
+
+
+def test_what_the_fast_library_takes_of_the_public_edge_vectors_the_rule_takes():
+    path = get_folder("sig") / "cctv_ed25519.json"
+    taken, valid = 0, 0
+    for entry in json.loads(path.read_text()):
+        case = bytes.fromhex(entry["key"]), entry["msg"].encode(), bytes.fromhex(entry["sig"])
+        flags = set(entry["flags"] or ())
+        is_valid = "reencoded_k" not in flags or "low_order_A" in flags
+        assert ed25519.is_valid(*case) == is_valid
+        valid += is_valid
+        if FAST(*case):
+            taken += 1
+            assert is_valid
+    assert 0 < taken < valid  # the library is stricter, so it may say yes and never no
 
 
 def test_a_fast_library_that_says_no_is_not_believed(monkeypatch):

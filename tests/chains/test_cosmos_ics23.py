@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from chains.cosmos import ics23
 from chains.cosmos.ics23 import IAVL_SPEC, SMT_SPEC, TENDERMINT_SPEC, ExistenceProof, InnerOp, NonExistenceProof
+from chains.cosmos.protobuf import encode_varint
 from messages.errors import Rejected
 from tests.chains.cosmos_forge import IAVL_LEAF, SIMPLE_LEAF, Tree, compute_simple_root, make_stores
 
@@ -291,3 +292,53 @@ def test_the_quick_reading_of_a_step_and_the_general_one_agree():
         assert ics23._decode_inner(ics23.encode_inner(step)) == step
     for data in ("0801120101 1a00", "08011200", "0801120201", "0801120101 1a0201", "0801120101 1a0102 00", "080112"):
         assert refuse(lambda d=data: ics23._decode_inner(bytes.fromhex(d))) == "bad_protobuf"
+
+
+def judge(read, data):
+    try:
+        return read(data)
+    except Rejected as error:
+        return error.reason
+
+
+EXISTENCE = ics23.encode_existence(IAVL.prove(b"key12"))
+
+
+@given(st.lists(st.tuples(st.integers(0, len(EXISTENCE) - 1), st.integers(0, 255)), max_size=3), st.integers(-3, 3))
+@settings(max_examples=300, deadline=None)
+def test_the_quick_reading_of_a_proof_and_the_general_one_agree(changes, extra):
+    data = bytearray(EXISTENCE)
+    for at, value in changes:
+        data[at] = value
+    raw = bytes(data) + bytes(extra) if extra >= 0 else bytes(data)[:extra]
+    assert judge(ics23._decode_existence, raw) == judge(ics23._decode_any_existence, raw)
+
+
+def test_the_quick_reading_of_a_proof_is_the_usual_road():
+    assert ics23._read_usual_existence(EXISTENCE) == IAVL.prove(b"key12")
+    long = IAVL.prove(b"key12")._replace(value=b"x" * 128)
+    assert ics23._read_usual_existence(ics23.encode_existence(long)) is None
+    assert ics23._decode_existence(ics23.encode_existence(long)) == long
+
+
+@given(
+    height=st.one_of(st.integers(0, 40), st.integers(0, 300)),
+    numbers=st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**20)),
+    tail=st.sampled_from([b"", b"\x20", b"\x20" * 34, b"\x20" * 2, b"\x80\0\x20"]),
+    layer=st.integers(1, 20),
+    cut=st.integers(0, 4),
+)
+@settings(max_examples=300, deadline=None)
+def test_what_the_quick_look_at_an_iavl_prefix_takes_the_full_one_takes(height, numbers, tail, layer, cut):
+    prefix = b"".join(encode_varint(n) for n in (height, *numbers)) + tail
+    prefix = prefix[: len(prefix) - cut]
+    full = judge(lambda data: ics23.verify_iavl_prefix(data, layer, is_leaf=False), prefix)
+    assert ics23._measure_usual_iavl_prefix(prefix, layer) in {0, full}
+
+
+def test_the_quick_look_at_an_iavl_prefix_sees_the_usual_node():
+    for step, rest in ((b"\2\4\6\x20", 1), (b"\4\x82\1\xc0\x84\x3d\x20" + b"\7" * 33, 34)):
+        assert ics23._measure_usual_iavl_prefix(step, 1) == rest
+        assert ics23._measure_usual_iavl_prefix(step, 3) == 0
+    for bad in (b"\3\4\6\x20", b"\2\5\6\x20", b"\2\4\7\x20", b"\2\x84\0\6\x20", b"\2\4\x86", b"\2", b""):
+        assert ics23._measure_usual_iavl_prefix(bad, 1) == 0
