@@ -9,10 +9,11 @@ import asyncio
 import json
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from messages.bodies import Ack, AckStatus, Execute, LegKind
+from messages.bodies import Ack, AckStatus
 from messages.canonical import compute_document_digest
 from messages.errors import RelayerError
 from messages.ids import HOUSE, INSURANCE, compute_due_id
@@ -22,7 +23,7 @@ from relayer.demo.operators import Operators
 from relayer.demo.scenario import load_scenario
 from relayer.demo.screen import Screen, show_units
 from relayer.demo.site import Site
-from relayer.demo.story import MINUTE_S, Story, Stuck
+from relayer.demo.story import MINUTE_S, Story, Stuck, measure_settlement
 from relayer.demo.world import DECIMALS, UNIT, World
 from relayer.gossip import Faults, MemoryBus
 from relayer.rules.vault_state import VaultState
@@ -261,29 +262,18 @@ class _Run:
         held = self._get_holdings()
         await story.wait_for_expiry()
         await story.until_proven("the settlement is proven")
-        moved, legs, packets, price = self._measure_settlement(before)
-        if not price:
-            raise Stuck("no settlement price is on record")
-        payoff = max(0, price - world.scenario.strike_e8)
-        gross = sum(abs(q) for places in held.values() for q in places) * payoff * UNIT // 10**16 // 2
-        net = sum(abs(sum(places)) for places in held.values()) * payoff * UNIT // 10**16 // 2
-        self.settled = {
-            "gross": gross,
-            "net": net,
-            "moved": moved,
-            "packets": packets,
-            "legs": legs,
-            "price_e8": price,
-        }
+        facts = [fact for vault_id, after in before.items() for fact in self._get_facts(vault_id, after)]
+        found = measure_settlement(facts, held.values(), world.get_series())
+        self.settled = asdict(found)
         self.screen.say(
-            f"Settlement price of ETH {price / 1e8:,.8f}, from cumulative reports over {world.scenario.twap_seconds // 60} minutes."
+            f"Settlement price of ETH {found.price_e8 / 1e8:,.8f}, from cumulative reports over {world.scenario.twap_seconds // 60} minutes."
         )
         self.screen.say(
-            f"Obligations chain by chain {show_units(gross, DECIMALS)}; netted over both {show_units(net, DECIMALS)}"
-            f" ({100 - 100 * net // max(1, gross)} % less to carry between chains)."
+            f"Obligations chain by chain {show_units(found.gross, DECIMALS)}; netted over both {show_units(found.net, DECIMALS)}"
+            f" ({100 - 100 * found.net // max(1, found.gross)} % less to carry between chains)."
         )
         self.screen.say(
-            f"Settled by {packets} packets with {legs} legs; {show_units(moved, DECIMALS)} changed hands inside the vaults."
+            f"Settled by {found.packets} packets with {found.legs} legs; {show_units(found.moved, DECIMALS)} changed hands inside the vaults."
         )
 
     def _get_holdings(self) -> dict[bytes, list[int]]:
@@ -403,21 +393,6 @@ class _Run:
 
     def _get_facts(self, vault_id: bytes, after: int) -> list[Fact]:
         return list(self.operators.services[HONEST].node.store.iterate_facts(vault_id, after))
-
-    def _measure_settlement(self, before: dict[bytes, int]) -> tuple[int, int, int, int]:
-        """(cash that changed hands, legs, packets, price) of the settling Executes after ``before``."""
-        moved = legs = packets = price = 0
-        series = self.world.get_series_id()
-        for vault_id, after in before.items():
-            for fact in self._get_facts(vault_id, after):
-                body = fact.inbox_body
-                if not isinstance(body, Execute) or not any(p.series == series for p in body.prices):
-                    continue
-                packets += 1
-                legs += len(body.legs)
-                price = next(p.price_e8 for p in body.prices if p.series == series)
-                moved += sum(leg.delta for leg in body.legs if leg.kind == LegKind.CASH and leg.delta > 0)
-        return moved, legs, packets, price
 
 
 def _get_numbers(row: Any) -> tuple[int | None, int | None, int | None]:

@@ -6,9 +6,12 @@ the same balances. Each chapter waits for proofs, never for a transaction to "su
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
+from messages.bodies import Execute, LegKind, SeriesDefinition, compute_series_id
 from messages.ids import HOUSE, compute_due_id
+from messages.outbox import Fact
 from relayer.demo.calls import Claim, ListSeries, Offer, RequestWithdrawal, Take
 from relayer.demo.scenario import Trade, User
 from relayer.demo.site import DEPLOYER, TREASURER, Site
@@ -23,6 +26,48 @@ MAX_ROUNDS = 6
 
 class Stuck(RuntimeError):
     """The story waited for something that did not happen: a bug, and the demo must not pretend otherwise."""
+
+
+@dataclass(frozen=True)
+class Settlement:
+    """What the end of a series moved, in base units of the class, and what it would have moved chain by chain; price in 1e-8."""
+
+    price_e8: int
+    gross: int
+    net: int
+    moved: int
+    packets: int
+    legs: int
+
+
+def measure_settlement(facts: Iterable[Fact], held: Iterable[Sequence[int]], series: SeriesDefinition) -> Settlement:
+    """Measure the settlement of a call with a multiplier of one.
+
+    Args:
+        facts: that came after the expiry, of every vault.
+        held: positions before, one list a portfolio with one entry a place, in 1e-8 contracts.
+        series: what expired.
+
+    Raises:
+        Stuck: no packet among the facts settled it.
+    """
+    series_id = compute_series_id(series)
+    moved = legs = packets = price = 0
+    for fact in facts:
+        body = fact.inbox_body
+        if not isinstance(body, Execute) or not any(p.series == series_id for p in body.prices):
+            continue
+        packets += 1
+        legs += len(body.legs)
+        price = next(p.price_e8 for p in body.prices if p.series == series_id)
+        moved += sum(leg.delta for leg in body.legs if leg.kind == LegKind.CASH and leg.delta > 0)
+    if not price:
+        raise Stuck("no settlement price is on record")
+    payoff = max(0, price - series.strike_e8)
+    portfolios = list(held)
+    gross = sum(abs(q) for places in portfolios for q in places) * payoff * UNIT // (E8 * E8) // 2
+    net = sum(abs(sum(places)) for places in portfolios) * payoff * UNIT // (E8 * E8) // 2
+    return Settlement(price, gross, net, moved, packets, legs)
 
 
 class Story:

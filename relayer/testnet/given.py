@@ -4,6 +4,7 @@ wait_s = 2400                     # how long one wait of the story may take: fin
 expiry_minutes = 240
 
 [chains.one]                      # and chains.two: the names of the scenario
+family = "evm"
 chain_id = 11155111
 settings = { network = "sepolia" }
 checkpoint = "0x..."              # a finalized block root from people you trust
@@ -15,6 +16,22 @@ fund_wei = "20000000000000000"    # what each throw-away account is given
 name = "provider"
 execution = "https://..."
 beacon = "https://..."
+
+[chains.two]
+family = "cosmos"
+chain = "cosmos:osmo-test-5"      # CAIP-2; with chain_id where that holds only a hash
+prefix = "osmo"
+denom = "uosmo"                   # fees and what throw-away accounts are given
+gas_price = "0.025"
+fund_amount = "500000"
+settings = { checkpoint_height = 1234, prefix = "osmo", trusting_period_s = 86400 }
+checkpoint = "0x..."              # hash of the header at that height
+faucet_key = "file:faucet.json"
+faucet_password = "file:faucet.password"
+
+[[chains.two.endpoints]]
+name = "provider"
+rpc = "https://..."
 """
 
 from __future__ import annotations
@@ -22,79 +39,104 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from messages.canonical import encode_canonical
 from messages.errors import Rejected
-from relayer.config import EndpointTable, get_key_path, read_password
+from relayer.config import get_key_path, read_password
 from relayer.keys import load_key_file
 
 MAX_FILE_BYTES = 1 << 20
+Url = Annotated[str, Field(pattern=r"^https?://.+", max_length=2048)]
+Amount = Annotated[str, Field(pattern=r"^[0-9]{1,24}$")]
+Name = Annotated[str, Field(min_length=1, max_length=64)]
 
 
 class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class GivenChainTable(_Table):
-    """``[chains.NAME]``."""
+class GivenEvmEndpoint(_Table):
+    """A source of an Ethereum chain."""
 
-    chain_id: Annotated[int, Field(gt=0)]
+    name: Name
+    execution: Url
+    beacon: Url
+
+
+class GivenCosmosEndpoint(_Table):
+    """A source of a Cosmos chain."""
+
+    name: Name
+    rpc: Url
+
+
+class GivenChain(_Table):
+    """``[chains.NAME]`` of every family. ``settings`` as in an operator's configuration."""
+
     settings: dict[str, Any]
     checkpoint: Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
     faucet_key: str
     faucet_password: str
     is_throwaway_key: bool = False
-    fund_wei: Annotated[str, Field(pattern=r"^[0-9]{1,24}$")]
-    endpoints: Annotated[list[EndpointTable], Field(min_length=1, max_length=16)]
 
 
-class GivenTable(_Table):
-    """The whole file."""
+class GivenEvm(GivenChain):
+    """An Ethereum chain."""
 
+    family: Literal["evm"]
+    chain_id: Annotated[int, Field(gt=0)]
+    fund_wei: Amount
+    endpoints: Annotated[list[GivenEvmEndpoint], Field(min_length=1, max_length=16)]
+
+
+class GivenCosmos(GivenChain):
+    """A Cosmos chain."""
+
+    family: Literal["cosmos"]
+    chain: Annotated[str, Field(pattern=r"^cosmos:[-a-zA-Z0-9]{1,32}$")]
+    chain_id: Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    prefix: Annotated[str, Field(pattern=r"^[a-z][a-z0-9]{0,15}$")]
+    denom: Annotated[str, Field(pattern=r"^[a-zA-Z][a-zA-Z0-9/:._-]{2,127}$")]
+    gas_price: Annotated[str, Field(pattern=r"^[0-9]{1,12}(\.[0-9]{1,18})?$")]
+    fund_amount: Amount
+    endpoints: Annotated[list[GivenCosmosEndpoint], Field(min_length=1, max_length=16)]
+
+
+GivenTable = GivenEvm | GivenCosmos
+
+
+class _File(_Table):
     wait_s: Annotated[int, Field(gt=0, le=86_400)] = 2400
     expiry_minutes: Annotated[int, Field(gt=0, le=10_000)] = 240
-    chains: dict[str, GivenChainTable]
-
-
-@dataclass(frozen=True)
-class GivenChain:
-    """One chain of the file, its faucet key opened. ``settings``: canonical text."""
-
-    name: str
-    chain_id: int
-    settings: str
-    checkpoint: bytes
-    faucet_key: bytes
-    fund_wei: int
-    endpoints: tuple[tuple[str, str, str], ...]
+    chains: dict[str, Annotated[GivenTable, Field(discriminator="family")]]
 
 
 @dataclass(frozen=True)
 class Given:
-    """The file, read."""
+    """The file, read; ``path`` its own, which its references are relative to."""
 
+    path: Path
     wait_s: int
     expiry_minutes: int
-    chains: dict[str, GivenChain]
+    chains: dict[str, GivenTable]
 
 
 def load_given(path: Path, names: tuple[str, ...]) -> Given:
     """Read the file; ``names`` are the chains that the scenario needs.
 
     Raises:
-        Rejected: "no_file", "bad_config" (every wrong key is named), or what is wrong with the key file.
+        Rejected: "no_file", "bad_config" (every wrong key is named).
     """
     if not path.is_file() or path.stat().st_size > MAX_FILE_BYTES:
         raise Rejected(f"there is no usable file {path}", reason="no_file")
     try:
-        table = GivenTable.model_validate(tomllib.loads(path.read_text()))
+        table = _File.model_validate(tomllib.loads(path.read_text()))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise Rejected(f"{path} is not TOML: {error}", reason="bad_config") from None
     except ValidationError as error:
-        lines = [f"  {'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in error.errors()]
+        lines = [f"  {_tell_place(e['loc'])}: {e['msg']}" for e in error.errors()]
         raise Rejected(f"{path.name} is wrong:\n" + "\n".join(lines), reason="bad_config") from None
     if set(table.chains) != set(names):
         raise Rejected(
@@ -103,23 +145,22 @@ def load_given(path: Path, names: tuple[str, ...]) -> Given:
             expected=sorted(names),
             reason="bad_config",
         )
-    return Given(
-        table.wait_s, table.expiry_minutes, {name: _open_chain(path, name, c) for name, c in table.chains.items()}
-    )
+    return Given(path, table.wait_s, table.expiry_minutes, dict(table.chains))
 
 
-def _open_chain(path: Path, name: str, chain: GivenChainTable) -> GivenChain:
+def _tell_place(place: tuple[int | str, ...]) -> str:
+    """Where in the file: without the family that the check itself puts after a chain's name."""
+    parts = [str(p) for p in place]
+    if len(parts) > 3 and parts[0] == "chains":
+        del parts[2]
+    return ".".join(parts)
+
+
+def open_key(path: Path, chain: GivenChain) -> bytes:
+    """The faucet key of a chain, 32 bytes; Rejected says what is wrong with the key file."""
     key = load_key_file(
         get_key_path(chain.faucet_key, path),
         read_password(chain.faucet_password, path),
         is_throwaway=chain.is_throwaway_key,
     )
-    return GivenChain(
-        name,
-        chain.chain_id,
-        encode_canonical(chain.settings).decode(),
-        bytes.fromhex(chain.checkpoint[2:]),
-        key.reveal(),
-        int(chain.fund_wei),
-        tuple((e.name, e.execution, e.beacon) for e in chain.endpoints),
-    )
+    return key.reveal()

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from messages.canonical import decode_canonical
 from messages.digests import get_address
 from messages.documents import compute_digest
 from messages.errors import Rejected
@@ -45,15 +44,6 @@ PRICES = "prices.jsonl"
 
 
 @dataclass(frozen=True)
-class SiteEndpoints:
-    """How operators reach one chain: (name, execution URL, beacon URL) each, the settings text, a checkpoint."""
-
-    endpoints: Sequence[tuple[str, str, str]]
-    settings: str
-    checkpoint: bytes
-
-
-@dataclass(frozen=True)
 class Operator:
     """One operator's folder; ``address`` 20 bytes."""
 
@@ -76,11 +66,11 @@ def make_broker_passwords(world: LiveWorld) -> dict[str, str]:
 def write_operators(
     folder: Path,
     world: LiveWorld,
-    sites: Mapping[str, SiteEndpoints],
+    tables: Mapping[str, Mapping[str, Any]],
     broker_port: int,
     broker_passwords: Mapping[str, str],
 ) -> list[Operator]:
-    """Write every operator's folder: parameters, configuration, encrypted throw-away keys, password files, a fresh journal."""
+    """Write every operator's folder (``tables``: of each chain by name, from `Devnet.make_table`): parameters, configuration, encrypted throw-away keys, password files, a fresh journal."""
     parameters = encode_parameters(world.get_parameters())
     operators = []
     for i, key in enumerate(world.operator_keys):
@@ -92,25 +82,21 @@ def write_operators(
         _write_key(home / "operator", key)
         for site in world.sites.values():
             _write_key(home / f"gas-{site.name}", world.get_gas_key(site, i))
-        operator.config.write_text(_make_config(operator, world, sites, broker_port))
+        operator.config.write_text(_make_config(operator, world, tables, broker_port))
         Journal.create_first(home / "journal.db", int(time.time()))
         operators.append(operator)
     return operators
 
 
-def _make_config(operator: Operator, world: LiveWorld, sites: Mapping[str, SiteEndpoints], broker_port: int) -> str:
+def _make_config(
+    operator: Operator, world: LiveWorld, tables: Mapping[str, Mapping[str, Any]], broker_port: int
+) -> str:
     chains = {
         site.chain: {
-            **site.make_table(),
-            "checkpoint": "0x" + sites[site.name].checkpoint.hex(),
+            **tables[site.name],
             "submit_key": f"file:gas-{site.name}.json",
             "submit_password": f"file:gas-{site.name}.password",
             "timeout_s": 10.0,
-            "endpoints": [
-                {"name": name, "execution": execution, "beacon": beacon}
-                for name, execution, beacon in sites[site.name].endpoints
-            ],
-            "settings": decode_canonical(sites[site.name].settings.encode()),
         }
         for site in world.sites.values()
     }

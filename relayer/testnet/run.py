@@ -15,38 +15,34 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from messages.bodies import Ack, AckStatus, Execute, LegKind
-from messages.errors import RelayerError, Unavailable
+from messages.bodies import Ack, AckStatus
+from messages.errors import RelayerError
 from messages.ids import HOUSE
 from messages.outbox import Fact
 from relayer.demo.scenario import load_scenario
 from relayer.demo.site import Site
-from relayer.demo.story import Stuck
+from relayer.demo.story import Stuck, measure_settlement
 from relayer.demo.world import DECIMALS, UNIT
 from relayer.testnet.broker import Broker, start_broker
-from relayer.testnet.door import Door, get_faucet_key
-from relayer.testnet.given import GivenChain, load_given
+from relayer.testnet.devnet import Devnet, find_reason, open_given, start_devnet
+from relayer.testnet.given import load_given
 from relayer.testnet.latency import compute_latencies, read_events
-from relayer.testnet.nodes import Beacon, SidecarSizes, start_anvil, start_sidecar
 from relayer.testnet.operators import (
     PRICES,
     Observer,
     Operator,
-    SiteEndpoints,
     make_broker_passwords,
     start_operators,
     wait_for_heads,
     write_operators,
 )
-from relayer.testnet.processes import LOOPBACK, Group, Process, get_start_time, stop_process
-from relayer.testnet.proxy import start_proxy
+from relayer.testnet.processes import Group, Process, get_start_time, stop_process
 from relayer.testnet.report import write_html
-from relayer.testnet.site_evm import LiveEvmSite
 from relayer.testnet.world import LIMIT_S, LiveStory, LiveWorld, make_live_scenario
 
 STATE_FILE = "testnet.json"
@@ -56,8 +52,11 @@ HONEST = 0
 """The operator whose records are shown; none of the faults are its own."""
 KILLED = 2
 EXPIRY_MINUTES = 10
+FAMILIES = ("evm", "evm")
 FINALITY_TIMEOUT_S = 180.0
 SETTLE_S = 5.0
+NODE_DOWN_S = 8.0
+"""How long a killed node of a chain stays away."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Options:
 
     action: up, run, down or report. folder: of the run; None makes a temporary one. seed: another one gives other numbers. expiry_minutes:
     from the opening of the story. slots_per_epoch: of the devnets; finality takes two to three epochs of as many seconds. config: see
-    `relayer.testnet.given`; None starts local nodes.
+    `relayer.testnet.given`; None starts local nodes. families: of the scenario's chains, in their order; of a config it says them itself.
     """
 
     action: str
@@ -77,19 +76,7 @@ class Options:
     slots_per_epoch: int = 8
     as_json: bool = False
     config: Path | None = None
-
-
-@dataclass
-class Chain:
-    """One chain: how users and operators reach it. ``beacon`` and ``proxies`` are there if it runs here."""
-
-    name: str
-    door: Door
-    endpoints: Sequence[tuple[str, str, str]]
-    settings: str
-    checkpoint: bytes
-    beacon: Beacon | None = None
-    proxies: list[Process] = field(default_factory=list)
+    families: tuple[str, ...] = FAMILIES
 
 
 @dataclass
@@ -99,7 +86,7 @@ class Testnet:
     folder: Path
     group: Group
     world: LiveWorld
-    chains: dict[str, Chain]
+    chains: dict[str, Devnet]
     broker: Broker
     operators: list[Operator]
     processes: list[Process]
@@ -182,8 +169,8 @@ async def _run(options: Options, folder: Path, screen: Screen) -> int:
 
 def _tell_addresses(net: Testnet, screen: Screen) -> None:
     for chain in net.chains.values():
-        name, execution, beacon = chain.endpoints[-1]
-        screen.say(f"chain {chain.name}: eip155:{chain.door.chain_id}, {name}: {execution}, beacon {beacon}")
+        addresses = ", ".join(f"{key} {value}" for key, value in chain.endpoints[-1].items())
+        screen.say(f"chain {chain.name}: {chain.describe()}; {addresses}")
     for operator in net.operators:
         screen.say(f"{operator.name}: relayer status -c {operator.config}")
     screen.say("Ready. Ctrl-C, or `relayer testnet down`, stops everything.")
@@ -202,37 +189,36 @@ async def start_testnet(options: Options, folder: Path, screen: Screen) -> Async
     state = {"pid": os.getpid(), "started": get_start_time(os.getpid())}
     (folder / STATE_FILE).write_text(json.dumps(state))
     secret = secrets.token_bytes(32)
-    plan = load_scenario(options.seed, ("evm", "evm"))
-    given = None if options.config is None else load_given(options.config, tuple(c.name for c in plan.chains))
+    given = None
+    families = options.families
+    plan = load_scenario(options.seed, families)
+    if options.config is not None:
+        given = load_given(options.config, tuple(c.name for c in plan.chains))
+        plan = load_scenario(options.seed, tuple(given.chains[c.name].family for c in plan.chains))
     with Group(folder / "processes") as group:
-        chains: dict[str, Chain] = {}
+        chains: dict[str, Devnet] = {}
         for chain_plan in plan.chains:
             if given is not None:
-                chains[chain_plan.name] = _open_chain(given.chains[chain_plan.name], secret)
+                chains[chain_plan.name] = open_given(given.path, chain_plan, given.chains[chain_plan.name], secret)
                 continue
             # from this thread: the kernel ends a child with the thread that started it
-            chains[chain_plan.name] = _start_chain(
-                group, chain_plan.name, int(chain_plan.chain.partition(":")[2]), options.slots_per_epoch, secret
-            )
-            screen.say(f"chain {chain_plan.name}: anvil and sidecar run", "start")
+            devnet = start_devnet(group, chain_plan, secret, slots_per_epoch=options.slots_per_epoch)
+            chains[chain_plan.name] = devnet
+            screen.say(f"chain {chain_plan.name}: {devnet.describe()}", "start")
         now = int(time.time())
         minutes = options.expiry_minutes if given is None else given.expiry_minutes
-        scenario = make_live_scenario(
-            plan, now, minutes, {name: f"eip155:{c.door.chain_id}" for name, c in chains.items()}
-        )
-        live = {p.name: LiveEvmSite(p.name, p.chain, chains[p.name].door) for p in scenario.chains}
-        world = LiveWorld(options.seed, scenario, live, secret)
+        scenario = make_live_scenario(plan, now, minutes, {name: c.chain for name, c in chains.items()})
+        world = LiveWorld(options.seed, scenario, {name: c.site for name, c in chains.items()}, secret)
         await world.build()
         screen.say("vaults and tokens are deployed; waiting until the deployment is final", "start")
         prices = asyncio.create_task(world.write_prices(folder / PRICES))
         try:
-            sites = {
-                site.name: await asyncio.to_thread(_wait_for_checkpoint, chains[site.name], site.start_height)
-                for site in world.sites.values()
+            tables = {
+                name: await asyncio.to_thread(chain.make_table, FINALITY_TIMEOUT_S) for name, chain in chains.items()
             }
             passwords = make_broker_passwords(world)
             broker = start_broker(group, passwords)
-            operators = write_operators(folder, world, sites, broker.port, passwords)
+            operators = write_operators(folder, world, tables, broker.port, passwords)
             wait_s = LIMIT_S if given is None else given.wait_s
             processes = start_operators(group, operators)
             await asyncio.to_thread(wait_for_heads, operators, processes, wait_s)
@@ -252,32 +238,6 @@ async def start_testnet(options: Options, folder: Path, screen: Screen) -> Async
         finally:
             prices.cancel()
             (folder / STATE_FILE).unlink(missing_ok=True)
-
-
-def _start_chain(group: Group, name: str, chain_id: int, slots_per_epoch: int, secret: bytes) -> Chain:
-    node = start_anvil(group, f"anvil-{name}", chain_id)
-    beacon = start_sidecar(group, f"sidecar-{name}", node, SidecarSizes(slots_per_epoch=slots_per_epoch))
-    execution, execution_port = start_proxy(group, f"proxy-execution-{name}", node.port)
-    consensus, beacon_port = start_proxy(group, f"proxy-beacon-{name}", beacon.port)
-    endpoints = [
-        ("proxied", f"http://{LOOPBACK}:{execution_port}", f"http://{LOOPBACK}:{beacon_port}"),
-        ("direct", node.url, beacon.url),
-    ]
-    door = Door(node.url, chain_id, get_faucet_key(), secret)
-    return Chain(name, door, endpoints, beacon.settings, b"", beacon, [execution, consensus])
-
-
-def _open_chain(given: GivenChain, secret: bytes) -> Chain:
-    door = Door(given.endpoints[0][1], given.chain_id, given.faucet_key, secret, given.fund_wei)
-    return Chain(given.name, door, given.endpoints, given.settings, given.checkpoint)
-
-
-def _wait_for_checkpoint(chain: Chain, height: int) -> SiteEndpoints:
-    """What operators are configured with; of a local chain once a block at or above ``height`` is finalized."""
-    checkpoint = chain.checkpoint
-    if chain.beacon is not None:
-        checkpoint, _ = chain.beacon.wait_for_finalized(height, FINALITY_TIMEOUT_S)
-    return SiteEndpoints(chain.endpoints, chain.settings, checkpoint)
 
 
 # ---- stopping, showing ------------------------------------------------------------------------------------------------
@@ -346,18 +306,18 @@ class _Play:
             await self._restart_operator()
         self._measure_margin()
         self._chapter("A withdrawal on a chain where the cash is not: lift there, land here")
-        endpoint = self._stop_endpoint() if self.options.faults else None
+        if self.options.faults:
+            self._stop_endpoints()
         self.waits["withdrawal"] = await story.withdraw_far()
-        if endpoint is not None:
-            for proxy in endpoint.proxies:
-                proxy.start()
-            self._fault(f"the endpoint of chain {endpoint.name} is back")
+        if self.options.faults:
+            self._start_endpoints()
         say(f"lifted, landed and paid out in {self.waits['withdrawal']} s")
         self._chapter("The price moves; a portfolio is liquidated in part")
         await self._liquidate()
         if self.options.faults:
             await asyncio.to_thread(self.net.broker.restart)
             self._fault("the broker was restarted")
+            await self._disturb_nodes()
         await self._expire()
         self._chapter("Everybody withdraws")
         rounds = await story.withdraw_all()
@@ -384,14 +344,25 @@ class _Play:
         )
         self.screen.say(f"op{KILLED} has caught up", "fault")
 
-    def _stop_endpoint(self) -> Chain | None:
-        chain = next(iter(self.net.chains.values()))
-        if not chain.proxies:
-            return None
-        for proxy in chain.proxies:
-            proxy.kill()
-        self._fault(f"the first endpoint of chain {chain.name} goes away for every operator")
-        return chain
+    def _stop_endpoints(self) -> None:
+        for chain in self.net.chains.values():
+            if name := chain.stop_endpoint():
+                self._fault(f"the endpoint {name} of chain {chain.name} goes away for every operator")
+
+    def _start_endpoints(self) -> None:
+        for chain in self.net.chains.values():
+            chain.start_endpoint()
+        self._fault("the endpoints are back")
+
+    async def _disturb_nodes(self) -> None:
+        """Kill a node of each chain that can stand it, and start it again a little later."""
+        for chain in self.net.chains.values():
+            if what := chain.kill_node():
+                self._fault(f"SIGKILL to {what}")
+                await asyncio.sleep(NODE_DOWN_S)
+                # from this thread: the kernel ends a child with the thread that started it
+                chain.start_node()
+                self._fault(f"the node of chain {chain.name} is back")
 
     # ------------------------------------------------------------------ chapters
 
@@ -449,30 +420,12 @@ class _Play:
         self.screen.say("the series has expired", "chapter")
         self.waits["settlement"] = await story.wait_for_expiry()
         await story.until_proven("the settlement is proven")
-        moved = legs = packets = price = 0
-        for vault_id, after in before.items():
-            for fact in self.net.observer.get_facts(vault_id, after):
-                body = fact.inbox_body
-                if isinstance(body, Execute) and any(p.series == world.get_series_id() for p in body.prices):
-                    packets += 1
-                    legs += len(body.legs)
-                    price = next(p.price_e8 for p in body.prices if p.series == world.get_series_id())
-                    moved += sum(leg.delta for leg in body.legs if leg.kind == LegKind.CASH and leg.delta > 0)
-        if not price:
-            raise Stuck("no settlement price is on record")
-        payoff = max(0, price - world.scenario.strike_e8)
-        gross = sum(abs(q) for places in held.values() for q in places) * payoff * UNIT // 10**16 // 2
-        net = sum(abs(sum(places)) for places in held.values()) * payoff * UNIT // 10**16 // 2
-        self.settled = {
-            "price_e8": price,
-            "gross": gross,
-            "net": net,
-            "moved": moved,
-            "packets": packets,
-            "legs": legs,
-        }
+        facts = [f for vault_id, after in before.items() for f in self.net.observer.get_facts(vault_id, after)]
+        found = measure_settlement(facts, held.values(), world.get_series())
+        self.settled = asdict(found)
         self.screen.say(
-            f"settled at {price / 1e8:,.2f} by {packets} packets: gross {gross / 10**DECIMALS:,.2f}, net {net / 10**DECIMALS:,.2f}"
+            f"settled at {found.price_e8 / 1e8:,.2f} by {found.packets} packets:"
+            f" gross {found.gross / 10**DECIMALS:,.2f}, net {found.net / 10**DECIMALS:,.2f}"
         )
 
     # ------------------------------------------------------------------ the end
@@ -522,11 +475,7 @@ class _Play:
         }
 
     def _describe_nodes(self) -> str:
-        chains = ", ".join(f"eip155:{c.door.chain_id}" for c in self.net.chains.values())
-        if self.options.config is not None:
-            return f"{chains} through given endpoints"
-        slots = self.options.slots_per_epoch
-        return f"{chains} on anvil, a sidecar beside each (epochs of {slots} slots of one second)"
+        return ", ".join(chain.describe() for chain in self.net.chains.values())
 
     def _get_users(self) -> list[dict[str, str]]:
         world = self.net.world
@@ -544,16 +493,10 @@ class _Play:
         return " ".join(f"{s.outbox_sequence}:{s.outbox_head.hex()}" for s in states)
 
 
-def get_unavailable_reason() -> str:
+def get_unavailable_reason(families: tuple[str, ...] = FAMILIES) -> str:
     """Why a testnet cannot run here, or "": for tests that skip."""
     from relayer.testnet.broker import find_mosquitto
-    from relayer.testnet.nodes import find_anvil, install_anvil
 
     if find_mosquitto() is None:
         return "mosquitto is not installed (Debian: apt-get install mosquitto)"
-    if find_anvil() is None:
-        try:
-            install_anvil()
-        except Unavailable as error:
-            return str(error)
-    return ""
+    return find_reason(families)

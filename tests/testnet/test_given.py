@@ -10,7 +10,7 @@ from messages.canonical import decode_canonical
 from messages.errors import Rejected
 from relayer.keys import Secret, create_key_file
 from relayer.testnet.door import get_faucet_key
-from relayer.testnet.given import load_given
+from relayer.testnet.given import load_given, open_key
 from relayer.testnet.nodes import SidecarSizes, start_anvil, start_sidecar
 from relayer.testnet.processes import Group
 from relayer.testnet.run import Options, get_unavailable_reason, run_testnet
@@ -28,6 +28,7 @@ def write_key(folder, key):
 
 def make_chain(**changes):
     return {
+        "family": "evm",
         "chain_id": 11155111,
         "settings": {"network": "sepolia"},
         "checkpoint": "0x" + "ab" * 32,
@@ -40,6 +41,24 @@ def make_chain(**changes):
     }
 
 
+def make_cosmos_chain(**changes):
+    return {
+        "family": "cosmos",
+        "chain": "cosmos:testnet-1",
+        "prefix": "wasm",
+        "denom": "utoken",
+        "gas_price": "0.025",
+        "fund_amount": "1000000",
+        "settings": {"checkpoint_height": 5, "prefix": "wasm"},
+        "checkpoint": "0x" + "ab" * 32,
+        "faucet_key": "file:faucet.json",
+        "faucet_password": "file:faucet.password",
+        "is_throwaway_key": True,
+        "endpoints": [{"name": "p", "rpc": "https://r.example.org"}],
+        **changes,
+    }
+
+
 def write(folder, chains, **more):
     path = folder / "testnet.toml"
     path.write_text(encode_toml({**more, "chains": chains}))
@@ -48,10 +67,11 @@ def write(folder, chains, **more):
 
 def test_the_file_is_read_with_its_key(tmp_path):
     write_key(tmp_path, bytes([3]) * 32)
-    given = load_given(write(tmp_path, {n: make_chain() for n in NAMES}, wait_s=99), NAMES)
+    given = load_given(write(tmp_path, {"one": make_chain(), "two": make_cosmos_chain()}, wait_s=99), NAMES)
     assert (given.wait_s, given.expiry_minutes) == (99, 240)
-    assert given.chains["one"].faucet_key == bytes([3]) * 32
-    assert given.chains["two"].settings == '{"network":"sepolia"}'
+    assert open_key(given.path, given.chains["one"]) == bytes([3]) * 32
+    assert given.chains["one"].settings == {"network": "sepolia"}
+    assert [e.rpc for e in given.chains["two"].endpoints] == ["https://r.example.org"]
 
 
 @pytest.mark.parametrize(
@@ -66,6 +86,23 @@ def test_the_file_is_read_with_its_key(tmp_path):
 def test_a_wrong_key_is_named(tmp_path, change, named):
     write_key(tmp_path, bytes([3]) * 32)
     path = write(tmp_path, {"one": make_chain(**change), "two": make_chain()})
+    with pytest.raises(Rejected) as caught:
+        load_given(path, NAMES)
+    assert caught.value.reason == "bad_config"
+    assert named in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"chain": "eip155:1"}, "chains.two.chain"),
+        ({"gas_price": "-1"}, "chains.two.gas_price"),
+        ({"endpoints": [{"name": "p", "execution": "https://e.example.org"}]}, "chains.two.endpoints.0.rpc"),
+        ({"family": "other"}, "chains.two"),
+    ],
+)
+def test_a_wrong_key_of_a_cosmos_chain_is_named(tmp_path, change, named):
+    path = write(tmp_path, {"one": make_chain(), "two": make_cosmos_chain(**change)})
     with pytest.raises(Rejected) as caught:
         load_given(path, NAMES)
     assert caught.value.reason == "bad_config"

@@ -1,0 +1,88 @@
+"""An Ethereum chain of a testnet: anvil with a consensus sidecar beside it, or given endpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from messages.canonical import decode_canonical
+from messages.errors import Unavailable
+from relayer.demo.scenario import ChainPlan
+from relayer.testnet.devnet import Devnet, start_endpoint_proxy
+from relayer.testnet.door import Door, get_faucet_key
+from relayer.testnet.given import GivenEvm, open_key
+from relayer.testnet.nodes import Beacon, SidecarSizes, find_anvil, install_anvil, start_anvil, start_sidecar
+from relayer.testnet.processes import Group, Process
+from relayer.testnet.site_evm import LiveEvmSite
+
+
+class AnvilDevnet(Devnet):
+    """See the module."""
+
+    def __init__(
+        self,
+        name: str,
+        site: LiveEvmSite,
+        beacon: Beacon,
+        endpoints: list[dict[str, str]],
+        proxies: tuple[Process, ...],
+    ) -> None:
+        super().__init__(name, site, endpoints, proxies)
+        self._beacon = beacon
+
+    def get_anchor(self, timeout_s: float) -> tuple[bytes, dict[str, Any]]:
+        """See `Devnet`: the first finalized block that the vault stands in."""
+        checkpoint, _ = self._beacon.wait_for_finalized(self.site.start_height, timeout_s)
+        return checkpoint, decode_canonical(self._beacon.settings.encode())
+
+    def describe(self) -> str:
+        """See `Devnet`."""
+        sizes = self._beacon.sizes
+        return f"{self.chain} on anvil with a sidecar (epochs of {sizes.slots_per_epoch} slots of {sizes.seconds_per_slot} s)"
+
+
+class GivenEvmDevnet(Devnet):
+    """Endpoints of a file, which also says the checkpoint."""
+
+    def __init__(self, name: str, site: LiveEvmSite, given: GivenEvm) -> None:
+        super().__init__(name, site, [e.model_dump() for e in given.endpoints])
+        self._given = given
+
+    def get_anchor(self, timeout_s: float) -> tuple[bytes, dict[str, Any]]:  # noqa: ARG002  operators wait themselves
+        """See `Devnet`."""
+        return bytes.fromhex(self._given.checkpoint[2:]), self._given.settings
+
+    def describe(self) -> str:
+        """See `Devnet`."""
+        return f"{self.chain} through given endpoints"
+
+
+def start(group: Group, plan: ChainPlan, secret: bytes, *, slots_per_epoch: int) -> AnvilDevnet:
+    """See `start_devnet`."""
+    number = int(plan.chain.partition(":")[2])
+    node = start_anvil(group, f"anvil-{plan.name}", number)
+    beacon = start_sidecar(group, f"sidecar-{plan.name}", node, SidecarSizes(slots_per_epoch=slots_per_epoch))
+    execution, execution_url = start_endpoint_proxy(group, f"execution-{plan.name}", node.port)
+    consensus, beacon_url = start_endpoint_proxy(group, f"beacon-{plan.name}", beacon.port)
+    endpoints = [
+        {"name": "proxied", "execution": execution_url, "beacon": beacon_url},
+        {"name": "direct", "execution": node.url, "beacon": beacon.url},
+    ]
+    site = LiveEvmSite(plan.name, plan.chain, Door(node.url, number, get_faucet_key(), secret))
+    return AnvilDevnet(plan.name, site, beacon, endpoints, (execution, consensus))
+
+
+def open_given(path: Path, name: str, given: GivenEvm, secret: bytes) -> GivenEvmDevnet:
+    """See `devnet.open_given`."""
+    door = Door(given.endpoints[0].execution, given.chain_id, open_key(path, given), secret, int(given.fund_wei))
+    return GivenEvmDevnet(name, LiveEvmSite(name, f"eip155:{given.chain_id}", door), given)
+
+
+def find_reason() -> str:
+    """See `devnet.find_reason`."""
+    if find_anvil() is None:
+        try:
+            install_anvil()
+        except Unavailable as error:
+            return str(error)
+    return ""
