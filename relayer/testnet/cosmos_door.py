@@ -101,7 +101,7 @@ class CosmosDoor:
         self.prefix = prefix
         self._faucet = faucet_key
         self._seed = seed
-        self._money = money or Money()
+        self.money = money or Money()
         self._sequences: dict[bytes, tuple[int, int]] = {}
         self._lock = threading.Lock()
 
@@ -117,7 +117,7 @@ class CosmosDoor:
 
     def fund(self, *addresses: bytes) -> None:
         """Send coins to 20-byte addresses that have little, in one transaction, and wait until they own them."""
-        money = self._money
+        money = self.money
         sender = self.get_text(get_key_address(self._faucet))
         messages = [
             MsgSend(
@@ -133,7 +133,7 @@ class CosmosDoor:
 
     def get_coins(self, address: bytes) -> int:
         """Coins of the fee denomination that an address owns."""
-        request = QueryBalanceRequest(address=self.get_text(address), denom=self._money.denom)
+        request = QueryBalanceRequest(address=self.get_text(address), denom=self.money.denom)
         found = self._ask("/cosmos.bank.v1beta1.Query/Balance", request, QueryBalanceResponse())
         return int(found.balance.amount or "0")
 
@@ -197,13 +197,13 @@ class CosmosDoor:
         return self._sequences[key]
 
     def _make_auth(self, key: bytes, sequence: int, gas: int) -> bytes:
-        fee = ceil(Decimal(self._money.gas_price) * gas)
+        fee = ceil(Decimal(self.money.gas_price) * gas)
         signer = SignerInfo(
             public_key=_pack(PubKey(key=_get_public(key))),
             mode_info=ModeInfo(single=ModeInfo.Single(mode=SIGN_MODE_DIRECT)),
             sequence=sequence,
         )
-        coins = [Coin(denom=self._money.denom, amount=str(fee))] if fee else []
+        coins = [Coin(denom=self.money.denom, amount=str(fee))] if fee else []
         auth = AuthInfo(signer_infos=[signer], fee=Fee(amount=coins, gas_limit=gas))
         return bytes(auth.SerializeToString(deterministic=True))
 
