@@ -8,7 +8,7 @@ WORKERS ?= auto
 RELAYER_VECTORS ?= ../shared/vectors
 export RELAYER_VECTORS
 
-.PHONY: help install install-dev demo test lint types layers bench conformance contracts lock soak testnet sidecar-check clean
+.PHONY: help install install-dev demo test lint types layers bench conformance contracts lock soak testnet quickstart-check sidecar-check clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ soak: install-dev  ## long suites: more hypothesis, kills and fault schedules
 
 testnet: install  ## real nodes, sidecars, a broker and four operator processes on this machine; the story; a report
 	$(BIN)/python -m relayer.testnet run
+
+quickstart-check:  ## every command of docs/quickstart.md in a fresh clone (needs npm or anvil, mosquitto; ten minutes)
+	$(PYTHON) -m tests.quickstart
 
 sidecar-check: install  ## let go-ethereum's blsync follow the sidecar (needs go; four minutes)
 	$(BIN)/python -m relayer.testnet.sidecar_check

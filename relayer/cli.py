@@ -1012,11 +1012,17 @@ ExpiryOption = Annotated[
 
 
 def _testnet(action: str, as_json: bool, **options: Any) -> None:
-    from messages.errors import RelayerError
     from relayer.commands.testnet import run as run_harness
 
+    _end_with(lambda: run_harness(action, as_json=as_json, **options), as_json=as_json)
+
+
+def _end_with(command: Callable[[], int], *, as_json: bool) -> None:
+    """Run what prints its own answer and end with its exit code."""
+    from messages.errors import RelayerError
+
     try:
-        code = run_harness(action, as_json=as_json, **options)
+        code = command()
     except RelayerError as error:
         code = _say_error(error.reason or "testnet", str(error), _get_code(error), as_json=as_json)
     raise typer.Exit(code)
@@ -1039,16 +1045,87 @@ def net_run(
     _testnet("run", as_json, folder=folder, config=config, seed=seed, is_faulty=faults, expiry_minutes=expiry_minutes)
 
 
-@testnet_app.command("up", epilog=_help("relayer testnet up --folder net", no="something did not start", codes="2"))
+@testnet_app.command(
+    "up", epilog=_help("relayer testnet up --folder net --background", no="something did not start", codes="2 75")
+)
 def net_up(
     folder: FolderOption = None,
     config: GivenOption = None,
     seed: SeedOption = 1,
     expiry_minutes: ExpiryOption = 10,
+    operator: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--operator",
+            help="Folder of an operator with its own keys (keys/operator.json, keys/gas-31337.json, keys/gas-31338.json);"
+            " repeat it, four at least. No operator is started then.",
+        ),
+    ] = None,
+    background: Annotated[
+        bool, typer.Option("--background", help="Return once it is ready and leave it running; stop it with down.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Start the same and leave it running until Ctrl-C or `relayer testnet down`."""
+    """Start the same and leave it running until Ctrl-C or `testnet down`. With --operator: without operators, for people's own."""
+    operators = tuple(operator or ())
+    if (operators or background) and folder is None:
+        raise typer.BadParameter("name a folder", param_hint="--folder")
+    if folder is not None and background:
+        from relayer.commands.testnet import start_in_background
+
+        words = ["testnet", "up", "--folder", str(folder), "--seed", str(seed), "--expiry-minutes", str(expiry_minutes)]
+        words += [] if config is None else ["--config", str(config)]
+        words += [word for path in operators for word in ("--operator", str(path))]
+        _run(lambda: start_in_background(words, folder), as_json=as_json)
+    if folder is not None and operators:
+        from relayer.commands.testnet import run_for_operators
+
+        _end_with(lambda: run_for_operators(folder, operators), as_json=as_json)
     _testnet("up", as_json, folder=folder, config=config, seed=seed, is_faulty=False, expiry_minutes=expiry_minutes)
+
+
+NetChainOption = Annotated[str, typer.Option("--chain", help="Its number or CAIP-2 name.")]
+WholeOption = Annotated[int, typer.Option("--amount", min=1, max=1_000_000, help="In whole USDC.")]
+
+
+def _act_as_user(folder: Path, action: str, chain: str, whole: int, as_json: bool) -> None:
+    from relayer.commands.testnet import act_as_user
+
+    _run(lambda: act_as_user(folder, action, chain, whole), as_json=as_json)
+
+
+@testnet_app.command(
+    "deposit",
+    epilog=_help(
+        "relayer testnet deposit --folder net --chain 31337 --amount 1000", no="the vault refuses", codes="2 75"
+    ),
+)
+def net_deposit(
+    folder: OldFolderOption, chain: NetChainOption, amount: WholeOption, as_json: JsonOption = False
+) -> None:
+    """As the user of a testnet for operators with their own keys: pay USDC into a vault."""
+    _act_as_user(folder, "deposit", chain, amount, as_json)
+
+
+@testnet_app.command(
+    "withdraw",
+    epilog=_help(
+        "relayer testnet withdraw --folder net --chain 31338 --amount 400", no="the vault refuses", codes="2 75"
+    ),
+)
+def net_withdraw(
+    folder: OldFolderOption, chain: NetChainOption, amount: WholeOption, as_json: JsonOption = False
+) -> None:
+    """As the same user: ask for USDC on a chain; the operators decide."""
+    _act_as_user(folder, "withdraw", chain, amount, as_json)
+
+
+@testnet_app.command(
+    "claim", epilog=_help("relayer testnet claim --folder net --chain 31338", no="the vault refuses", codes="2 75")
+)
+def net_claim(folder: OldFolderOption, chain: NetChainOption, as_json: JsonOption = False) -> None:
+    """As the same user: take what was granted out of the vault."""
+    _act_as_user(folder, "claim", chain, 0, as_json)
 
 
 @testnet_app.command("down", epilog=_help("relayer testnet down --folder net", no="nothing runs there", codes="2"))

@@ -118,15 +118,16 @@ def _get_next_steps(answers: Answers, folder: Path, digest: str) -> list[str]:
     lines = [f"{folder} holds relayer.toml, parameters.toml, keys/ and data/; it loads.", "", "Next:"]
     if answers.is_example:
         lines.append(f"  edit {folder}/parameters.toml: it is an EXAMPLE; the operators agree on the real one first")
-    keys = f"{folder}/keys"
-    lines.append(f"  relayer keys new {keys}/operator.json --new-password-file {keys}/operator.password")
+    keys = folder / "keys"
     lines += [
-        f"  relayer keys new {keys}/gas-{c.number}.json --new-password-file {keys}/gas-{c.number}.password"
-        for c in answers.chains
+        f"  relayer keys new {keys}/{name}.json --new-password-file {keys}/{name}.password"
+        for name in ("operator", *(f"gas-{c.number}" for c in answers.chains))
+        if not (keys / f"{name}.json").exists()
     ]
+    if not (keys / "broker.password").exists():
+        lines.append(f"  write the broker's password to {keys}/broker.password (mode 0600)")
     lines += [
-        f"  write the broker's password to {keys}/broker.password (mode 0600)",
-        f"  relayer keys first-journal -c {folder}/relayer.toml",
+        f"  relayer keys first-journal --never-signed ADDRESS -c {folder}/relayer.toml   (only for a key that never signed)",
         f"  compare the digest of the parameters with the other operators: {digest}",
         f"  relayer check --live -c {folder}/relayer.toml",
         f"  relayer run -c {folder}/relayer.toml",
