@@ -34,7 +34,10 @@ from chains.evm.beacon_sim import BeaconBlock, BeaconSim, replace_finalized
 from chains.evm.forks import Fork, ForkSchedule, Preset, build_devnet
 from chains.evm.sim_chain import GENESIS_BALANCE_WEI, SimBlock, SimChain, SimReceipt
 from chains.evm.sim_rpc import Lies, LogLimits, SimBeaconTransport, SimExecutionProvider
+from chains.sim_clock import ManualClock
 from messages.errors import Rejected
+
+__all__ = ["SIM_PRESET", "ManualClock", "SimEndpoint", "SimNetwork"]
 
 SIM_PRESET = Preset(slots_per_epoch=32, epochs_per_period=256, committee_size=512)
 HISTORY_EPOCHS = 4
@@ -43,24 +46,6 @@ DEPLOY_GAS = 16_000_000
 CALL_GAS = 1_500_000
 TIP_WEI = 1_000_000_000
 LAG_EPOCHS = 2
-
-
-@dataclass
-class ManualClock:
-    """Unix seconds that only move when told to."""
-
-    now: int
-
-    def __call__(self) -> int:
-        """The time."""
-        return self.now
-
-    def advance(self, seconds: int) -> int:
-        """Move forward; returns the new time."""
-        if seconds < 0:
-            raise ValueError("time does not run backwards")
-        self.now += seconds
-        return self.now
 
 
 @dataclass(frozen=True)
