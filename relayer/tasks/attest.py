@@ -84,8 +84,10 @@ async def step(node: Node) -> None:
         await run_step(node, "node", "gossip", lambda data=data: read(node, data))  # type: ignore[misc]  # bound now
     if node.inbox:
         node.inbox_wake.set()
-    for slot, envelope in sorted(node.progress.waiting.items()):
-        del node.progress.waiting[slot]
+    for slot in sorted(node.progress.waiting):
+        envelope = node.progress.waiting.pop(slot, None)
+        if envelope is None:
+            continue  # while we waited, this slot was over
         await run_step(node, "node", "gossip", lambda e=envelope: accept_proposal(node, e, e.body))  # type: ignore[misc]  # bound now
     await publish_again(node)
 
