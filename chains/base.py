@@ -37,6 +37,9 @@ OUT_OF_TURN = "revert_sequence"
 """Reason of a Rejected from `Submitter.prepare` when the vault expects another number: most often another operator's transaction was
 first. It is the expected end of a race, nobody's fault; whether the packet took effect is told by its Ack alone."""
 
+PREPARE_AGAIN = frozenset({"stale", "underpriced"})
+"""Reasons of an Unavailable from `Submitter.send` after which the stored transaction is not worth sending again: only another one helps."""
+
 
 @dataclass(frozen=True)
 class Head:
@@ -179,6 +182,11 @@ class Codec(ABC, Generic[BootstrapT, TrustedT, UpdateT, ProofT]):
 class Submitter(ABC):
     """Builds, signs and sends the transaction that carries a certified packet. Idempotent: `recv` is at most once."""
 
+    @property
+    @abstractmethod
+    def account(self) -> str:
+        """The account that pays, as people of this chain write it."""
+
     @abstractmethod
     async def prepare(self, certificate: Certificate, previous: Sequence[SignedTx]) -> SignedTx:
         """Build and sign; the caller stores the result before `send`.
@@ -200,6 +208,97 @@ class Submitter(ABC):
     @abstractmethod
     async def outcome(self, signed: SignedTx) -> Outcome:
         """What the chain says of it now."""
+
+
+@dataclass(frozen=True)
+class Coin:
+    """What fees are paid in: its name, its decimals, and the least amount (base units) that is worth having."""
+
+    name: str
+    decimals: int
+    low: int
+
+
+@dataclass(frozen=True)
+class VaultControl:
+    """Who governs a vault at an endpoint's newest block. Times in unix seconds, 0: nothing pending."""
+
+    operators: tuple[bytes, ...]
+    threshold: int
+    epoch: int
+    paused: bool
+    pending_at: int
+    unpause_at: int
+
+
+class Probe(ABC):
+    """Questions of a person to single endpoints of one vault's chain: for `relayer check` and `relayer pause`, never for facts.
+
+    Each question names its endpoint. The answers are the endpoint's word about its newest block: good enough to find a wrong address
+    or an empty account, and worth nothing as evidence. All raise Unavailable and Rejected.
+    """
+
+    submitter: Submitter | None
+    """Where the configuration names a key that pays."""
+    header_door: str
+    """What people call the door through which this family's headers come."""
+
+    @property
+    @abstractmethod
+    def sources(self) -> tuple[str, ...]:
+        """Names of the endpoints."""
+
+    @property
+    @abstractmethod
+    def vault_text(self) -> str:
+        """The vault's address as people of this chain write it."""
+
+    @property
+    @abstractmethod
+    def coin(self) -> Coin:
+        """What fees are paid in."""
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close every connection."""
+
+    @abstractmethod
+    async def verify_chain_id(self, source: str) -> None:
+        """Check that an endpoint serves the configured chain; Rejected ("wrong_chain_id")."""
+
+    @abstractmethod
+    async def get_newest(self, source: str) -> tuple[int, int]:
+        """(height, unix seconds) of the newest block."""
+
+    @abstractmethod
+    async def verify_vault(self, source: str, delay_s: int) -> str:
+        """Check that the built vault is at the vault's address, created with this id and delay; returns what it is, for people.
+
+        Rejected: "no_code", "wrong_code", "wrong_immutables".
+        """
+
+    @abstractmethod
+    async def get_control(self, source: str) -> VaultControl:
+        """Operators, threshold, epoch and pause as the vault itself answers."""
+
+    @abstractmethod
+    async def get_balance(self, source: str, account: str) -> int:
+        """Base units of the chain's coin that an account has."""
+
+    @abstractmethod
+    async def get_finality_time(self, source: str) -> int:
+        """Unix seconds of the newest final state that the endpoint serves."""
+
+    @abstractmethod
+    async def get_checkpoint_time(self, source: str, now: int) -> int:
+        """Unix seconds of the configured checkpoint, after verifying what the endpoint has for it.
+
+        Unavailable: "not_found" (the endpoint does not know it). Rejected: as the light client.
+        """
+
+    @abstractmethod
+    async def prepare_pause(self, signature: bytes) -> SignedTx:
+        """The transaction that brings one operator's signed pause to the vault; Rejected ("no_submit_key", "revert_...")."""
 
 
 @dataclass(frozen=True)

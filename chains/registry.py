@@ -6,17 +6,23 @@ of a simulated network that the caller hands in; everything else is reached over
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from chains.base import Chain, Codec, Verifier
+from chains.base import Chain, Codec, Probe, Verifier
+from chains.cosmos import verifier as cosmos
 from chains.evm.verifier import EvmCodec, EvmVerifier, build_rules, encode_settings
-from messages.bodies import EVM_LIMITS, Limits
+from messages.bodies import COSMOS_LIMITS, EVM_LIMITS, Limits
 from messages.errors import Rejected
 from messages.ids import get_evm_account
 
 if TYPE_CHECKING:
+    from chains.cosmos.client import CosmosClient, CosmosEndpoint
+    from chains.cosmos.fees import GasPolicy
+    from chains.cosmos.reader import CosmosReader
+    from chains.cosmos.submitter import CosmosSubmitter
     from chains.evm.light_client import LightClientConfig
     from chains.evm.probe import EvmProbe
     from chains.evm.reader import EvmEndpoint
@@ -26,15 +32,23 @@ if TYPE_CHECKING:
 
 SIM_PREFIX = "sim:"
 DEFAULT_MAX_FEE_CAP_WEI = 500 * 10**9
+DEFAULT_PRICE_MULTIPLE = 10
+"""How much more than the configured gas price a Cosmos transaction pays at most, where the configuration does not say."""
+STATEMENT_S = 10 * 86_400
+"""How long after a header the statement that finalizes it may be made, in a family whose finality can stall."""
 
 
 @dataclass(frozen=True)
 class EndpointConfig:
-    """One source. ``execution_url`` and ``beacon_url``: http(s) addresses, or both "sim:<endpoint name>"."""
+    """One source: http(s) addresses of its doors, or "sim:<endpoint name>" for each.
+
+    "evm" has ``execution_url`` and ``beacon_url``, "cosmos" has ``rpc_url``; what a family does not have is empty.
+    """
 
     name: str
-    execution_url: str
-    beacon_url: str
+    execution_url: str = ""
+    beacon_url: str = ""
+    rpc_url: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,8 +56,9 @@ class ChainConfig:
     """One vault on one chain, as the operator configures it.
 
     chain_id: CAIP-2, for example "eip155:1". vault_account: 32 bytes. checkpoint: 32 bytes, from people, not from an endpoint.
-    start_height: block of the vault's creation or any earlier one. settings: the family's own choices as canonical JSON; for "evm" see
-    `make_evm_settings`. fees: limits for transactions.
+    start_height: block of the vault's creation or any earlier one. settings: the family's own choices as canonical JSON; see
+    `make_evm_settings`, `make_cosmos_settings`. max_fee_cap_wei: of "evm". gas_price, max_gas_price: of "cosmos", as "0.025utoken"; without a
+    price nothing can be sent, and the highest is ten times the price where it is not said.
     """
 
     chain_id: str
@@ -57,26 +72,35 @@ class ChainConfig:
     retry_s: float = 0.25
     log_range: int = 10_000
     max_fee_cap_wei: int = DEFAULT_MAX_FEE_CAP_WEI
+    gas_price: str = ""
+    max_gas_price: str = ""
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What decides about claims of one vault, without network, clock or disk (for exported proofs and replays)."""
+    """What decides about claims of one vault, without network, clock or disk (for exported proofs and replays).
+
+    statement_s: how long after a header the statement that finalizes it may be made (seconds).
+    """
 
     vault_id: bytes
     limits: Limits
     verifier: Verifier[Any, Any, Any, Any]
     codec: Codec[Any, Any, Any, Any]
+    statement_s: int = STATEMENT_S
 
 
 @dataclass(frozen=True)
 class Family:
-    """The builders of one family."""
+    """The builders of one family, the doors of its endpoints, and how its people write a vault."""
 
     build_chain: Callable[[ChainConfig, bytes | None, Mapping[str, Any]], Chain[Any, Any, Any, Any]]
     build_rules: Callable[[str, bytes, bytes, str], Rules]
-    build_probe: Callable[[ChainConfig, bytes | None, Mapping[str, Any]], Any] | None = None
-    """For people's questions (`chains.evm.probe`); None where a family has none."""
+    build_probe: Callable[[ChainConfig, bytes | None, Mapping[str, Any]], Probe]
+    parse_vault: Callable[[str, str], bytes]
+    """(address text, settings text) -> 32-byte account; Rejected ("bad_address")."""
+    doors: tuple[str, ...]
+    """Names of the addresses that an endpoint of this family has in a configuration: fields of `EndpointConfig` without "_url"."""
 
 
 def build_chain(
@@ -100,12 +124,14 @@ def build_rules_of(family: str, chain: str, vault_account: bytes, checkpoint: by
     return _get_family(family).build_rules(chain, vault_account, checkpoint, settings)
 
 
-def build_probe(config: ChainConfig, submit_key: bytes | None = None, sims: Mapping[str, Any] | None = None) -> Any:
-    """The probe of a configured chain (`chains.evm.probe.EvmProbe` for "evm"); arguments and errors as `build_chain`."""
-    builder = _get_family(config.family).build_probe
-    if builder is None:
-        raise Rejected("this family cannot be asked by hand", got=config.family, reason="unknown_family")
-    return builder(config, submit_key, sims or {})
+def build_probe(config: ChainConfig, submit_key: bytes | None = None, sims: Mapping[str, Any] | None = None) -> Probe:
+    """The probe of a configured chain; arguments and errors as `build_chain`."""
+    return _get_family(config.family).build_probe(config, submit_key, sims or {})
+
+
+def parse_vault(family: str, text: str, settings: str) -> bytes:
+    """The 32-byte account of a vault's address as people of its chain write it; Rejected ("bad_address", "bad_config")."""
+    return _get_family(family).parse_vault(text, settings)
 
 
 def _get_family(name: str) -> Family:
@@ -256,4 +282,118 @@ def _build_evm_rules(chain: str, vault_account: bytes, checkpoint: bytes, settin
     return Rules(rules.vault_id, EVM_LIMITS, EvmVerifier(rules), EvmCodec(rules.config.schedule))
 
 
-FAMILIES: Mapping[str, Family] = {"evm": Family(_build_evm_chain, _build_evm_rules, _build_evm_probe)}
+def _parse_evm_vault(text: str, settings: str) -> bytes:
+    del settings
+    if re.fullmatch(r"0x([0-9a-f]{40}|0{24}[0-9a-f]{40})", text) is None or not int(text, 16):
+        raise Rejected(
+            "not a non-zero address of a vault",
+            got=text[:100],
+            expected="0x and 40 lower-case hex digits",
+            reason="bad_address",
+        )
+    return get_evm_account(bytes.fromhex(text[-40:]))
+
+
+# ---- cosmos -----------------------------------------------------------------------------------------------------------
+
+
+def make_cosmos_settings(settings: cosmos.CosmosSettings) -> str:
+    """Settings text of an operator's choices: the checkpoint's height, prefix of addresses, trust level, periods."""
+    return cosmos.encode_settings(settings)
+
+
+def _build_cosmos_parts(
+    config: ChainConfig, submit_key: bytes | None, sims: Mapping[str, Any]
+) -> tuple[CosmosClient, CosmosReader, GasPolicy | None, CosmosSubmitter | None]:
+    from chains.cosmos.client import CosmosClient
+    from chains.cosmos.reader import CosmosReader, ReaderSettings
+
+    rules = cosmos.build_rules(config.chain_id, config.vault_account, config.checkpoint, config.settings)
+    if not config.endpoints or config.start_height < 0:
+        raise Rejected("a chain needs an endpoint and a start height", got=config.start_height, reason="bad_config")
+    endpoints = [_build_cosmos_endpoint(endpoint, config, sims) for endpoint in config.endpoints]
+    client = CosmosClient(rules, endpoints, config.timeout_s)
+    settings = ReaderSettings(config.timeout_s, config.retry_s, config.log_range)
+    policy = _make_gas_policy(config)
+    submitter = None
+    if submit_key is not None:
+        from chains.cosmos.submitter import CosmosSubmitter
+
+        if policy is None:
+            raise Rejected(
+                "a key pays on this chain and gas_price does not say how much",
+                got=config.chain_id,
+                expected='gas_price = "0.025utoken"',
+                reason="bad_config",
+            )
+        submitter = CosmosSubmitter(client, submit_key, policy)
+    return client, CosmosReader(rules, endpoints, settings), policy, submitter
+
+
+def _make_gas_policy(config: ChainConfig) -> GasPolicy | None:
+    from chains.cosmos.fees import GasPolicy, GasPrice, parse_gas_price
+
+    if not config.gas_price:
+        return None
+    price = parse_gas_price(config.gas_price)
+    if config.max_gas_price:
+        return GasPolicy(price, parse_gas_price(config.max_gas_price))
+    return GasPolicy(price, GasPrice(price.amount * DEFAULT_PRICE_MULTIPLE, price.denom))
+
+
+def _build_cosmos_endpoint(endpoint: EndpointConfig, config: ChainConfig, sims: Mapping[str, Any]) -> CosmosEndpoint:
+    from chains.cosmos.client import CosmosEndpoint
+    from chains.cosmos.transport import HttpCometTransport
+
+    if endpoint.rpc_url.startswith(SIM_PREFIX):
+        name = endpoint.rpc_url.removeprefix(SIM_PREFIX)
+        network = sims.get(config.chain_id)
+        found = None if network is None else next((e for e in network.endpoints if e.name == name), None)
+        if found is None:
+            raise Rejected("no such simulated endpoint", got=endpoint.rpc_url, reason="bad_config")
+        return CosmosEndpoint(endpoint.name, found.rpc)
+    if not endpoint.rpc_url.startswith(("http://", "https://")):
+        raise Rejected("an endpoint's address is http:// or https://", got=endpoint.name, reason="bad_config")
+    return CosmosEndpoint(endpoint.name, HttpCometTransport(endpoint.rpc_url, config.timeout_s))
+
+
+def _build_cosmos_chain(
+    config: ChainConfig, submit_key: bytes | None, sims: Mapping[str, Any]
+) -> Chain[Any, Any, Any, Any]:
+    client, reader, _, submitter = _build_cosmos_parts(config, submit_key, sims)
+    return Chain(
+        chain_id=config.chain_id,
+        family=config.family,
+        vault_id=client.rules.vault_id,
+        start_height=config.start_height,
+        limits=COSMOS_LIMITS,
+        reader=reader,
+        verifier=cosmos.CosmosVerifier(client.rules),
+        codec=cosmos.CosmosCodec(),
+        submitter=submitter,
+    )
+
+
+def _build_cosmos_probe(config: ChainConfig, submit_key: bytes | None, sims: Mapping[str, Any]) -> Probe:
+    from chains.cosmos.probe import CosmosProbe
+
+    client, reader, policy, submitter = _build_cosmos_parts(config, submit_key, sims)
+    return CosmosProbe(client, reader, None if policy is None else policy.price, submitter)
+
+
+def _build_cosmos_rules(chain: str, vault_account: bytes, checkpoint: bytes, settings: str) -> Rules:
+    rules = cosmos.build_rules(chain, vault_account, checkpoint, settings)
+    # what is committed is final, so nobody may sign a header long after its time
+    return Rules(rules.vault_id, COSMOS_LIMITS, cosmos.CosmosVerifier(rules), cosmos.CosmosCodec(), 60)
+
+
+def _parse_cosmos_vault(text: str, settings: str) -> bytes:
+    if re.fullmatch(r"0x[0-9a-f]{64}", text):
+        return bytes.fromhex(text[2:])
+    return cosmos.parse_vault(text, cosmos.decode_settings(settings).prefix)
+
+
+FAMILIES: Mapping[str, Family] = {
+    "evm": Family(_build_evm_chain, _build_evm_rules, _build_evm_probe, _parse_evm_vault, ("execution", "beacon")),
+    "cosmos": Family(_build_cosmos_chain, _build_cosmos_rules, _build_cosmos_probe, _parse_cosmos_vault, ("rpc",)),
+}

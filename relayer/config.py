@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from chains.registry import ChainConfig, EndpointConfig
+from chains.registry import DEFAULT_MAX_FEE_CAP_WEI, FAMILIES, ChainConfig, EndpointConfig, parse_vault
 from messages.bodies import WIDEST_LIMITS, RotateOperators, SetCaps, Unpause, decode_inbox_body
 from messages.canonical import encode_canonical
 from messages.documents import Amount, Parameters
@@ -32,9 +32,14 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_PASSWORD_BYTES = 1024
 _CAIP2 = re.compile(r"[-a-z0-9]{3,8}:[-_a-zA-Z0-9]{1,32}")
 _HEX = re.compile(r"0x[0-9a-f]*")
+_NAMES_OF_FAMILY = {
+    "evm": (r"eip155:[1-9][0-9]*", '"eip155:" and its number'),
+    "cosmos": (r"cosmos:[-a-zA-Z0-9]{1,32}", '"cosmos:" and its chain id'),
+}
 
 FilePath = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,1024}$")]
 Reference = Annotated[str, Field(pattern=r"^(file:[^\x00-\x1f]{1,1024}|fd:[0-9]{1,4})$")]
+GasPriceText = Annotated[str, Field(pattern=r"^[0-9]{1,18}(\.[0-9]{1,18})?[a-zA-Z][a-zA-Z0-9/:._-]{1,127}$")]
 Url = Annotated[str, Field(pattern=r"^(https?://|sim:).+", max_length=2048)]
 
 
@@ -43,18 +48,24 @@ class _Table(BaseModel):
 
 
 class EndpointTable(_Table):
-    """One source of a chain: the execution RPC and the beacon API, or ``sim:NAME`` twice."""
+    """One source of a chain: the doors of its family (evm: execution RPC and beacon API; cosmos: CometBFT RPC), or ``sim:NAME`` for each."""
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
-    execution: Url
-    beacon: Url
+    execution: Url | None = None
+    beacon: Url | None = None
+    rpc: Url | None = None
+
+    def get_urls(self) -> dict[str, str]:
+        """Door -> address, of the doors that are named."""
+        named = {door: getattr(self, door) for door in ("execution", "beacon", "rpc")}
+        return {door: url for door, url in named.items() if url is not None}
 
 
 class ChainTable(_Table):
     """``[chains."eip155:1"]``: one vault on one chain."""
 
-    family: Literal["evm"]
-    vault: str
+    family: Literal["evm", "cosmos"]
+    vault: Annotated[str, Field(max_length=100)]
     checkpoint: str
     start_height: Annotated[int, Field(ge=0)]
     settings: dict[str, Any]
@@ -63,31 +74,50 @@ class ChainTable(_Table):
     submit_password: Reference | None = None
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 20.0
     log_range: Annotated[int, Field(gt=0, le=100_000)] = 10_000
-    max_fee_gwei: Annotated[int, Field(gt=0, le=100_000)] = 500
-
-    @field_validator("vault")
-    @classmethod
-    def _vault(cls, value: str) -> str:
-        if not _HEX.fullmatch(value) or len(value) not in (42, 66) or not int(value, 16):
-            raise ValueError("must be a non-zero address: 0x and 40 (or 64) lower-case hex digits")
-        return value
+    max_fee_gwei: Annotated[int, Field(gt=0, le=100_000)] | None = None
+    gas_price: GasPriceText | None = None
+    max_gas_price: GasPriceText | None = None
 
     @field_validator("checkpoint")
     @classmethod
     def _checkpoint(cls, value: str) -> str:
         # A zero anchor would make anything provable (incident B1).
         if not _HEX.fullmatch(value) or len(value) != 66 or not int(value, 16):
-            raise ValueError("must be a non-zero block root: 0x and 64 lower-case hex digits")
+            raise ValueError("must be a non-zero block root or header hash: 0x and 64 lower-case hex digits")
         return value
+
+    def get_settings(self) -> str:
+        """The family's settings as canonical JSON; Rejected where TOML has what JSON has not."""
+        return encode_canonical(self.settings).decode()
+
+    def get_account(self) -> bytes:
+        """The vault's 32-byte account; Rejected ("bad_address", "bad_config")."""
+        return parse_vault(self.family, self.vault, self.get_settings())
 
     @model_validator(mode="after")
     def _check(self) -> ChainTable:
+        doors = FAMILIES[self.family].doors
+        for endpoint in self.endpoints:
+            if set(endpoint.get_urls()) != set(doors):
+                raise ValueError(
+                    f'endpoint "{endpoint.name}": one of family {self.family} has {" and ".join(doors)}, and nothing else'
+                )
+        try:
+            self.get_account()
+        except Rejected as error:
+            raise ValueError(f"vault: {error}") from None
+        if self.family == "evm" and (self.gas_price is not None or self.max_gas_price is not None):
+            raise ValueError("gas_price and max_gas_price are of family cosmos; max_fee_gwei is the limit here")
+        if self.family == "cosmos" and self.max_fee_gwei is not None:
+            raise ValueError("max_fee_gwei is of family evm; gas_price and max_gas_price are the limits here")
+        if self.family == "cosmos" and self.submit_key is not None and self.gas_price is None:
+            raise ValueError('submit_key needs gas_price, for example "0.025utoken": what a unit of gas is paid with')
         if (self.submit_key is None) != (self.submit_password is None):
             raise ValueError("submit_key and submit_password go together; leave both out for a node that only watches")
         names = [e.name for e in self.endpoints]
         if len(set(names)) != len(names):
             raise ValueError("endpoints need different names")
-        urls = [e.execution for e in self.endpoints]
+        urls = [e.get_urls()[doors[0]] for e in self.endpoints]
         if len(set(urls)) != len(urls):
             raise ValueError("two endpoints have one address: they would be one source")
         return self
@@ -187,11 +217,12 @@ class RelayerTable(_Table):
     @field_validator("chains")
     @classmethod
     def _chains(cls, value: dict[str, ChainTable]) -> dict[str, ChainTable]:
-        for name in value:
+        for name, chain in value.items():
             if not _CAIP2.fullmatch(name):
                 raise ValueError(f'"{name}" is no CAIP-2 chain id, for example "eip155:1"')
-            if not re.fullmatch(r"eip155:[1-9][0-9]*", name):
-                raise ValueError(f'a chain of family evm is "eip155:" and its number, not "{name}"')
+            pattern, words = _NAMES_OF_FAMILY[chain.family]
+            if not re.fullmatch(pattern, name):
+                raise ValueError(f'a chain of family {chain.family} is {words}, not "{name}"')
         return value
 
     @model_validator(mode="after")
@@ -330,18 +361,22 @@ def _load_next(path: Path, table: RelayerTable, present: Parameters) -> NextPara
 
 
 def _make_chain(name: str, chain: ChainTable) -> ChainConfig:
-    vault = bytes.fromhex(chain.vault[2:])
     return ChainConfig(
         chain_id=name,
         family=chain.family,
-        endpoints=tuple(EndpointConfig(e.name, e.execution, e.beacon) for e in chain.endpoints),
-        vault_account=bytes(32 - len(vault)) + vault,
+        endpoints=tuple(
+            EndpointConfig(e.name, **{f"{door}_url": url for door, url in e.get_urls().items()})
+            for e in chain.endpoints
+        ),
+        vault_account=chain.get_account(),
         checkpoint=bytes.fromhex(chain.checkpoint[2:]),
         start_height=chain.start_height,
-        settings=encode_canonical(chain.settings).decode(),
+        settings=chain.get_settings(),
         timeout_s=chain.timeout_s,
         log_range=chain.log_range,
-        max_fee_cap_wei=chain.max_fee_gwei * 10**9,
+        max_fee_cap_wei=DEFAULT_MAX_FEE_CAP_WEI if chain.max_fee_gwei is None else chain.max_fee_gwei * 10**9,
+        gas_price=chain.gas_price or "",
+        max_gas_price=chain.max_gas_price or "",
     )
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from chains.base import Codec, Head, Point, Verifier
+from chains.registry import STATEMENT_S
 from messages.bodies import Limits
 from messages.digests import compute_vault_id
 from messages.documents import compute_digest, decode_document, encode_document
@@ -29,10 +30,6 @@ MAX_PACKETS = 20_000
 
 FRAME_FLAWS = frozenset({"source_client", "destination_client"})
 """Flaws of a packet that its vault cannot make (messages.bodies.get_packet_flaw)."""
-
-LATEST_SIGNATURE_S = 10 * 86_400
-"""A claim is judged this long after the header it leads to, or now if that is earlier: an old record stays checkable, while
-each step still has to follow the one before it within the light client's trusting period."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,13 +87,16 @@ class ProofFile:
 class Judge:
     """What decides about claims of one chain: built by `chains.registry` from an anchor, without network, clock or disk.
 
-    Any: the four types of a family meet only inside its own folder.
+    statement_s: a claim is judged this long after the header it leads to, or now if that is earlier: an old record stays checkable, while
+    each step still has to follow the one before it within the light client's trusting period. Any: the four types of a family meet only
+    inside its own folder.
     """
 
     vault_id: bytes
     limits: Limits
     verifier: Verifier[Any, Any, Any, Any]
     codec: Codec[Any, Any, Any, Any]
+    statement_s: int = STATEMENT_S
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ def verify_step(judge: Judge, trusted: Any, step: ProofStep, now: int, name: str
     Raises:
         Rejected, Conflict: as the verifier says; "wrong_header" if the claim leads to a header of another time. Source: ``name``.
     """
-    at = min(now, step.time + LATEST_SIGNATURE_S)
+    at = min(now, step.time + judge.statement_s)
     try:
         if trusted is None:
             after = judge.verifier.verify_bootstrap(judge.codec.decode_bootstrap(step.claim), at)

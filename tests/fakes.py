@@ -336,6 +336,8 @@ class ToyCodec(Codec):
 class ToySubmitter(Submitter):
     """Includes what is sent at once, at the time of ``clock``."""
 
+    account = ""
+
     def __init__(self, chain: ToyChain, account: str, clock) -> None:
         self.chain = chain
         self.account = account

@@ -30,6 +30,23 @@ class GasPrice:
         return f"{amount:f}{self.denom}"
 
 
+@dataclass(frozen=True)
+class GasPolicy:
+    """Limits of the operator: what a unit of gas is paid with, at least and at most (same denomination), and gas of one transaction."""
+
+    price: GasPrice
+    max_price: GasPrice
+    gas_cap: int = 25_000_000
+
+    def __post_init__(self) -> None:
+        if self.price.denom != self.max_price.denom or self.price.amount > self.max_price.amount:
+            raise Rejected(
+                "gas_price and max_gas_price name one denomination, and the first is not the higher one",
+                got=f"{self.price} and {self.max_price}",
+                reason="bad_config",
+            )
+
+
 def parse_gas_price(text: str) -> GasPrice:
     """Return the price in an operator's configuration; Rejected ("bad_config")."""
     match = _PRICE.fullmatch(text)

@@ -42,7 +42,7 @@ from chains.base import Outcome, SignedTx, Submitter
 from chains.cosmos.client import CosmosClient
 from chains.cosmos.codec import get_list, get_object, parse_base64
 from chains.cosmos.comet_json import TxResult, parse_broadcast, parse_tx
-from chains.cosmos.fees import GasPrice, parse_minimum_price
+from chains.cosmos.fees import GasPolicy, GasPrice, parse_minimum_price
 from chains.cosmos.protobuf import Field, Kind, decode_message
 from chains.cosmos.transport import RpcError
 from chains.cosmos.vault_json import encode_json, make_recv
@@ -69,23 +69,6 @@ _NOT_FOUND = re.compile(r"not found|indexing is disabled", re.IGNORECASE)
 _SEQUENCE = re.compile(r"account sequence mismatch, expected (\d{1,20}), got (\d{1,20})")
 _CONTRACT = re.compile(r"failed to execute message; message index: \d+: (.*): execute wasm contract failed", re.DOTALL)
 _WORD = re.compile(r"[a-z0-9_]{1,64}", re.IGNORECASE)
-
-
-@dataclass(frozen=True)
-class GasPolicy:
-    """Limits of the operator: what a unit of gas is paid with, at least and at most (same denomination), and gas of one transaction."""
-
-    price: GasPrice
-    max_price: GasPrice
-    gas_cap: int = 25_000_000
-
-    def __post_init__(self) -> None:
-        if self.price.denom != self.max_price.denom or self.price.amount > self.max_price.amount:
-            raise Rejected(
-                "gas_price and max_gas_price name one denomination, and the first is not the higher one",
-                got=f"{self.price} and {self.max_price}",
-                reason="bad_config",
-            )
 
 
 @dataclass(frozen=True)

@@ -7,41 +7,33 @@ or an empty account, and worth nothing as evidence.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from eth_abi.abi import decode as decode_abi
 from eth_abi.exceptions import DecodingError
 
-from chains.base import SignedTx
+from chains.base import Coin, Probe, SignedTx, VaultControl
 from chains.evm.beacon_json import parse_update_json
 from chains.evm.codec import decode_data, decode_quantity, encode_call, encode_data, encode_pause
 from chains.evm.reader import EvmEndpoint, EvmReader
 from chains.evm.submitter import EvmSubmitter
 from chains.evm.transport import TIMEOUT_S, HttpBeaconTransport, HttpExecutionProvider, call, get, verify_chain_id
 from chains.evm.verifier import EvmRules, EvmVerifier
+from contracts.evm import get_artifact
 from messages.errors import Rejected, RelayerError
 
 MAX_CODE_BYTES = 24_576 + 1
 MAX_RETURN_BYTES = 8192
 UINT256_MAX = 2**256 - 1
+ETHER_DECIMALS = 18
+LOW_BALANCE_WEI = 5 * 10**16
 _CONTROL = ("uint256", "uint256", "bool", "uint256", "uint256", "uint256", "uint256", "uint256")
 
 
-@dataclass(frozen=True)
-class VaultControl:
-    """Who governs a vault at an endpoint's newest block. Times in unix seconds, 0: nothing pending."""
-
-    operators: tuple[bytes, ...]
-    threshold: int
-    epoch: int
-    paused: bool
-    pending_at: int
-    unpause_at: int
-
-
-class EvmProbe:
+class EvmProbe(Probe):
     """One vault over its endpoints. ``submitter`` where the configuration names a key that pays."""
+
+    header_door = "beacon"
 
     def __init__(
         self,
@@ -55,12 +47,22 @@ class EvmProbe:
         self._reader = reader
         self._endpoints = {e.name: e for e in endpoints}
         self._timeout_s = timeout_s
-        self.submitter = submitter
+        self.submitter: EvmSubmitter | None = submitter
 
     @property
     def sources(self) -> tuple[str, ...]:
         """Names of the endpoints."""
         return tuple(self._endpoints)
+
+    @property
+    def vault_text(self) -> str:
+        """0x and 40 hex digits."""
+        return encode_data(self._rules.vault)
+
+    @property
+    def coin(self) -> Coin:
+        """Ether, whatever the chain calls it."""
+        return Coin("ether", ETHER_DECIMALS, LOW_BALANCE_WEI)
 
     async def close(self) -> None:
         """Close every connection."""
@@ -83,14 +85,29 @@ class EvmProbe:
             raise Rejected("no newest block", got=type(block).__name__, reason="malformed", source=source)
         return decode_quantity(block.get("number")), decode_quantity(block.get("timestamp"))
 
-    async def get_code(self, source: str) -> bytes:
-        """The code at the vault's address; empty where there is none."""
+    async def verify_vault(self, source: str, delay_s: int) -> str:
+        """Compare the code at the vault's address with the built one, and its immutables with id, chain and delay."""
+        artifact = get_artifact("vault")
         answer = await self._call(source, "eth_getCode", encode_data(self._rules.vault), "latest")
-        return decode_data(answer, max_bytes=MAX_CODE_BYTES)
+        code = decode_data(answer, max_bytes=MAX_CODE_BYTES)
+        size = len(artifact.runtime_bytecode)
+        if not code:
+            raise Rejected("there is no contract at the vault's address", reason="no_code", source=source)
+        if code[:size] != artifact.runtime_bytecode or len(code) != size + artifact.immutables_bytes:
+            raise Rejected("another contract is there, not the built vault", reason="wrong_code", source=source)
+        words = {code[i : i + 32] for i in range(size, len(code) - 31, 32)}
+        chain = self._rules.chain_number.to_bytes(32, "big")
+        if not {self._rules.vault_id, chain, delay_s.to_bytes(32, "big")} <= words:
+            raise Rejected(
+                "the built vault, created with another vault id, chain or delay than the parameters say",
+                reason="wrong_immutables",
+                source=source,
+            )
+        return f"the built vault ({artifact.compiler})"
 
-    async def get_balance(self, source: str, address: str) -> int:
+    async def get_balance(self, source: str, account: str) -> int:
         """Wei of an account (0x address)."""
-        return decode_quantity(await self._call(source, "eth_getBalance", address, "latest"), UINT256_MAX)
+        return decode_quantity(await self._call(source, "eth_getBalance", account, "latest"), UINT256_MAX)
 
     async def get_control(self, source: str) -> VaultControl:
         """Operators, threshold, epoch and pause as the vault itself answers."""
@@ -131,16 +148,13 @@ class EvmProbe:
         verifier = EvmVerifier(self._rules)
         return verifier.get_point(verifier.verify_bootstrap(await self._reader.bootstrap(source), now)).time
 
-    async def get_finality_slot(self, source: str) -> int:
-        """Slot of the newest finality update that the endpoint serves."""
+    async def get_finality_time(self, source: str) -> int:
+        """Unix seconds at which the slot of the newest finality update begins."""
         answer = await get(
             self._endpoints[source].beacon, "/eth/v1/beacon/light_client/finality_update", timeout_s=self._timeout_s
         )
-        return parse_update_json(answer, self._rules.config.schedule).attested.beacon.slot
-
-    def get_slot_time(self, slot: int) -> int:
-        """Unix seconds at which a slot begins."""
         schedule = self._rules.config.schedule
+        slot = parse_update_json(answer, schedule).attested.beacon.slot
         return schedule.genesis_time + slot * schedule.seconds_per_slot
 
     # ---- pause

@@ -7,11 +7,13 @@ answer is only compared, never believed for anything else.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from chains.base import Probe
 from chains.registry import ChainConfig, build_probe
 from messages.digests import get_address
 from messages.documents import compute_digest
@@ -24,9 +26,7 @@ OK, WARNING, WRONG = "ok", "warning", "wrong"
 CLOCK_BEHIND_S = 5
 BLOCK_OLD_S = 90
 FINALITY_OLD_S = 3600
-LOW_BALANCE_WEI = 5 * 10**16
 CHECKPOINT_OLD_S = 10 * 86_400
-ETHER_DECIMALS = 18
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def check(config: Config, now: int, *, is_live: bool) -> Answer:
         Rejected: the node's store cannot be used.
     """
     present = config.at(now)
+    began_s = time.time()
     out = _Findings()
     standing = read_standing(present, now)
     address = _check_operator(present, standing, out)
@@ -74,6 +75,8 @@ def check(config: Config, now: int, *, is_live: bool) -> Answer:
         _check_chain(chain, out, has_key=chain.chain_id in present.submit_keys)
     _check_rest(present, out)
     if is_live:
+        # Opening keys takes seconds: without them a block of this moment would seem to come from the future.
+        now += int(time.time() - began_s)
         out.extend(asyncio.run(_check_live(present, standing, address, submit, now)))
     return _answer(present, out, is_live=is_live)
 
@@ -276,13 +279,11 @@ def _check_gossip(config: Config, out: _Findings) -> None:
 def _check_chain(chain: ChainConfig, out: _Findings, *, has_key: bool) -> None:
     subject = chain.chain_id
     try:
-        build_probe(chain)
+        probe = build_probe(chain)
     except Rejected as error:
         out.bad(subject, error.reason, str(error), "correct this chain's table")
         return
-    out.good(
-        subject, "chain", f"vault 0x{chain.vault_account[12:].hex()}, checkpoint {hex_of(chain.checkpoint)[:18]}.."
-    )
+    out.good(subject, "chain", f"vault {probe.vault_text}, checkpoint {hex_of(chain.checkpoint)[:18]}..")
     if len(chain.endpoints) < 2:
         out.warn(
             subject,
@@ -349,9 +350,9 @@ async def _check_live_chain(chain: ChainConfig, standing: Standing, key: bytes |
             subject = f"{chain.chain_id} {source}"
             if await _ask(out, subject, _check_execution(probe, chain, source, now, out)):
                 await _ask(out, f"{subject} vault", _check_vault(probe, chain, source, standing, out))
-            await _ask(out, f"{subject} beacon", _check_beacon(probe, chain, source, now, out))
-        if probe.submitter is not None:
-            await _check_balance(probe, chain, out)
+            headers = f"{subject} {probe.header_door}"
+            await _ask(out, headers, _check_headers(probe, headers, source, now, out))
+        await _check_balance(probe, chain, out)
     finally:
         await probe.close()
     return out
@@ -372,7 +373,7 @@ async def _ask(out: _Findings, subject: str, work: Awaitable[None]) -> bool:
     return True
 
 
-async def _check_execution(probe: Any, chain: ChainConfig, source: str, now: int, out: _Findings) -> None:
+async def _check_execution(probe: Probe, chain: ChainConfig, source: str, now: int, out: _Findings) -> None:
     subject = f"{chain.chain_id} {source}"
     await probe.verify_chain_id(source)
     number, time = await probe.get_newest(source)
@@ -394,41 +395,25 @@ async def _check_execution(probe: Any, chain: ChainConfig, source: str, now: int
         out.good(subject, "endpoint", f"right chain, block {number:,}, {format_age(now - time)} old")
 
 
-async def _check_vault(probe: Any, chain: ChainConfig, source: str, standing: Standing, out: _Findings) -> None:
-    from chains.evm.verifier import get_chain_number
-    from contracts.evm import get_artifact
+async def _check_vault(probe: Probe, chain: ChainConfig, source: str, standing: Standing, out: _Findings) -> None:
     from messages.digests import compute_vault_id
 
     subject = f"{chain.chain_id} {source} vault"
     vault_id = compute_vault_id(chain.chain_id, chain.vault_account)
     terms = next(v for v in standing.parameters.vaults if (v.chain, v.account) == (chain.chain_id, chain.vault_account))
-    code = await probe.get_code(source)
-    artifact = get_artifact("vault")
-    size = len(artifact.runtime_bytecode)
-    if not code:
-        out.bad(
-            subject, "no_code", "there is no contract at the vault's address", "correct vault, or use a synced endpoint"
-        )
+    todo = {
+        "no_code": "correct vault, or use a synced endpoint",
+        "wrong_code": "do not use it; find out who told you",
+        "wrong_immutables": "correct the parameters, or do not use it",
+    }
+    try:
+        what = await probe.verify_vault(source, terms.delay_s)
+    except Rejected as error:
+        if error.reason not in todo:
+            raise
+        out.bad(subject, error.reason, error.what, todo[error.reason])
         return
-    if code[:size] != artifact.runtime_bytecode or len(code) != size + artifact.immutables_bytes:
-        out.bad(
-            subject,
-            "wrong_code",
-            "another contract is there, not the built vault",
-            "do not use it; find out who told you",
-        )
-        return
-    words = {code[i : i + 32] for i in range(size, len(code) - 31, 32)}
-    wanted = {vault_id, get_chain_number(chain.chain_id).to_bytes(32, "big"), terms.delay_s.to_bytes(32, "big")}
-    if not wanted <= words:
-        out.bad(
-            subject,
-            "wrong_immutables",
-            "the built vault, created with another vault id, chain or delay than the parameters say",
-            "correct the parameters, or do not use it",
-        )
-        return
-    out.good(subject, "vault_code", f"the built vault ({artifact.compiler}), created as the parameters say")
+    out.good(subject, "vault_code", f"{what}, created as the parameters say")
     control = await probe.get_control(source)
     known = standing.states[vault_id]
     if (control.epoch, control.threshold, control.operators) != (
@@ -458,13 +443,12 @@ async def _check_vault(probe: Any, chain: ChainConfig, source: str, standing: St
         out.warn(subject, "paused", "the vault is paused: nothing settles there", "relayer operators; relayer unpause")
 
 
-async def _check_beacon(probe: Any, chain: ChainConfig, source: str, now: int, out: _Findings) -> None:
-    subject = f"{chain.chain_id} {source} beacon"
-    age_s = now - probe.get_slot_time(await probe.get_finality_slot(source))
+async def _check_headers(probe: Probe, subject: str, source: str, now: int, out: _Findings) -> None:
+    age_s = now - await probe.get_finality_time(source)
     if age_s > FINALITY_OLD_S:
-        out.bad(subject, "finality_old", f"its newest finality update is {format_age(age_s)} old", "look at the node")
+        out.bad(subject, "finality_old", f"its newest final state is {format_age(age_s)} old", "look at the node")
     else:
-        out.good(subject, "finality", f"finality update {format_age(age_s)} old")
+        out.good(subject, "finality", f"newest final state {format_age(age_s)} old")
     try:
         time = await probe.get_checkpoint_time(source, now)
     except Unavailable as error:
@@ -489,19 +473,21 @@ async def _check_beacon(probe: Any, chain: ChainConfig, source: str, now: int, o
         out.good(subject, "checkpoint", f"knows the checkpoint, {format_age(age_s)} old")
 
 
-async def _check_balance(probe: Any, chain: ChainConfig, out: _Findings) -> None:
+async def _check_balance(probe: Probe, chain: ChainConfig, out: _Findings) -> None:
     subject = f"{chain.chain_id} gas"
-    account = probe.submitter.account
+    if probe.submitter is None:
+        return
+    account, coin = probe.submitter.account, probe.coin
     last: RelayerError | None = None
     for source in probe.sources:
         try:
-            wei = await probe.get_balance(source, account)
+            amount = await probe.get_balance(source, account)
         except RelayerError as error:
             last = error
             continue
-        text = f"{account} has {format_amount(wei, ETHER_DECIMALS, 'ether', places=4)}"
-        if wei < LOW_BALANCE_WEI:
-            out.bad(subject, "low_balance", text, f"send it {format_amount(LOW_BALANCE_WEI, ETHER_DECIMALS)} or more")
+        text = f"{account} has {format_amount(amount, coin.decimals, coin.name, places=4)}"
+        if amount < coin.low:
+            out.bad(subject, "low_balance", text, f"send it {format_amount(coin.low, coin.decimals)} or more")
         else:
             out.good(subject, "balance", text)
         return

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from chains.base import Probe, VaultControl
 from chains.registry import ChainConfig, build_probe
 from messages.digests import compute_vault_id, get_address
 from messages.errors import Rejected, RelayerError, Unavailable
@@ -74,6 +75,7 @@ async def _pause_one(config: Config, chain: ChainConfig, key: Secret) -> dict[st
                 return result | {"state": "paused_already", "detail": f"epoch {control.epoch}"}
             vault_id = compute_vault_id(chain.chain_id, chain.vault_account)
             transaction = await probe.prepare_pause(sign_pause(key, vault_id, control.epoch))
+            assert probe.submitter is not None  # the transaction is its work
             identifier = await probe.submitter.send(transaction)
         finally:
             await probe.close()
@@ -82,7 +84,7 @@ async def _pause_one(config: Config, chain: ChainConfig, key: Secret) -> dict[st
     return result | {"state": "sent", "detail": f"epoch {control.epoch}, {identifier}", "transaction": identifier}
 
 
-async def _get_control(probe: Any) -> Any:
+async def _get_control(probe: Probe) -> VaultControl:
     """The first answer of an endpoint on the right chain."""
     last: RelayerError | None = None
     for source in probe.sources:

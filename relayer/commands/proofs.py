@@ -56,7 +56,7 @@ def make_judge(anchor: Anchor) -> Judge:
     from chains.registry import build_rules_of
 
     rules = build_rules_of(anchor.family, anchor.chain, anchor.vault_account, anchor.checkpoint, anchor.settings)
-    return Judge(rules.vault_id, rules.limits, rules.verifier, rules.codec)
+    return Judge(rules.vault_id, rules.limits, rules.verifier, rules.codec, rules.statement_s)
 
 
 # ---- prove --------------------------------------------------------------------------------------------------------------
