@@ -1,0 +1,1 @@
+//! Tokens that misbehave, for tests.
