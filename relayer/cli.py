@@ -540,6 +540,39 @@ def check(
     _run(run, as_json=as_json)
 
 
+@app.command(
+    epilog=_help(
+        'relayer reanchor 1 --checkpoint 0x1111111111111111111111111111111111111111111111111111111111111111 --person "Ada" --person "Grace"'
+        ' --note "read to each other by phone" -c relayer.toml',
+        no="the light client is not too old, or this checkpoint does not go on from what is recorded: the reason is printed",
+    )
+)
+def reanchor(
+    chain: Annotated[str, typer.Argument(help="Its CAIP-2 name, or the part after the colon.")],
+    checkpoint: Annotated[
+        str, typer.Option("--checkpoint", help="A finalized block root, newer than what is recorded.")
+    ],
+    person: Annotated[
+        list[str],
+        typer.Option("--person", help="Who compared it with other operators; repeat it: two different people."),
+    ],
+    note: Annotated[str, typer.Option("--note", help="Where it is from; it stays on record.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a light client that is too old begin anew from another checkpoint. Stop the node first: its store has one writer."""
+
+    def run() -> Answer:
+        import time
+
+        from relayer.commands.reanchor import reanchor as begin_anew
+
+        now = int(time.time())
+        return begin_anew(_load_whole(config).at(now), chain, checkpoint, person, note, now)
+
+    _run(run, as_json=as_json)
+
+
 # ---- operators, halts, evidence -----------------------------------------------------------------------------------------
 
 
@@ -1006,6 +1039,9 @@ GivenOption = Annotated[
     Path | None, typer.Option("--config", "-c", help="Given endpoints and keys instead of nodes on this machine.")
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Another seed: other prices, premiums and sizes.")]
+FamiliesOption = Annotated[
+    str, typer.Option("--chains", help="Families of the two chains, evm or cosmos each. wasmd is built with go once.")
+]
 ExpiryOption = Annotated[
     int, typer.Option("--expiry-minutes", min=1, max=10_000, help="From the opening of the story.")
 ]
@@ -1038,11 +1074,15 @@ def net_run(
         bool, typer.Option("--faults", help="Kill an operator, stop an endpoint, restart the broker.")
     ] = False,
     seed: SeedOption = 1,
+    chains: FamiliesOption = "evm,evm",
     expiry_minutes: ExpiryOption = 10,
     as_json: JsonOption = False,
 ) -> None:
     """Start nodes, sidecars, broker and four operator processes, play the story, write a report, stop everything."""
-    _testnet("run", as_json, folder=folder, config=config, seed=seed, is_faulty=faults, expiry_minutes=expiry_minutes)
+    _testnet(
+        "run", as_json, folder=folder, config=config, seed=seed, chains=chains, is_faulty=faults,
+        expiry_minutes=expiry_minutes,
+    )  # fmt: skip
 
 
 @testnet_app.command(
@@ -1052,6 +1092,7 @@ def net_up(
     folder: FolderOption = None,
     config: GivenOption = None,
     seed: SeedOption = 1,
+    chains: FamiliesOption = "evm,evm",
     expiry_minutes: ExpiryOption = 10,
     operator: Annotated[
         list[Path] | None,
@@ -1074,6 +1115,7 @@ def net_up(
         from relayer.commands.testnet import start_in_background
 
         words = ["testnet", "up", "--folder", str(folder), "--seed", str(seed), "--expiry-minutes", str(expiry_minutes)]
+        words += ["--chains", chains]
         words += [] if config is None else ["--config", str(config)]
         words += [word for path in operators for word in ("--operator", str(path))]
         _run(lambda: start_in_background(words, folder), as_json=as_json)
@@ -1081,7 +1123,10 @@ def net_up(
         from relayer.commands.testnet import run_for_operators
 
         _end_with(lambda: run_for_operators(folder, operators), as_json=as_json)
-    _testnet("up", as_json, folder=folder, config=config, seed=seed, is_faulty=False, expiry_minutes=expiry_minutes)
+    _testnet(
+        "up", as_json, folder=folder, config=config, seed=seed, chains=chains, is_faulty=False,
+        expiry_minutes=expiry_minutes,
+    )  # fmt: skip
 
 
 NetChainOption = Annotated[str, typer.Option("--chain", help="Its number or CAIP-2 name.")]
@@ -1131,13 +1176,13 @@ def net_claim(folder: OldFolderOption, chain: NetChainOption, as_json: JsonOptio
 @testnet_app.command("down", epilog=_help("relayer testnet down --folder net", no="nothing runs there", codes="2"))
 def net_down(folder: OldFolderOption, as_json: JsonOption = False) -> None:
     """Stop what `up` or an interrupted `run` started in a folder."""
-    _testnet("down", as_json, folder=folder, config=None, seed=1, is_faulty=False, expiry_minutes=10)
+    _testnet("down", as_json, folder=folder)
 
 
 @testnet_app.command("report", epilog=_help("relayer testnet report --folder net", no="there is no report", codes="2"))
 def net_report(folder: OldFolderOption, as_json: JsonOption = False) -> None:
     """Show the report of a finished run."""
-    _testnet("report", as_json, folder=folder, config=None, seed=1, is_faulty=False, expiry_minutes=10)
+    _testnet("report", as_json, folder=folder)
 
 
 @app.command(epilog=_help("relayer completion bash", no="never", codes="2"))

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 def run(
     action: str,
     folder: Path | None,
-    config: Path | None,
+    config: Path | None = None,
     *,
-    seed: int,
-    is_faulty: bool,
-    expiry_minutes: int,
-    as_json: bool,
+    seed: int = 1,
+    chains: str = "evm,evm",
+    is_faulty: bool = False,
+    expiry_minutes: int = 10,
+    as_json: bool = False,
 ) -> int:
-    """Do an action (up, run, down, report) of the harness; returns its exit code.
+    """Do an action (up, run, down, report) of the harness; ``chains``: families with commas between them. Returns its exit code.
 
     Raises:
         Rejected: the harness needs a package that is not installed; reason ``usage``.
@@ -39,6 +40,7 @@ def run(
         expiry_minutes=expiry_minutes,
         as_json=as_json,
         config=config,
+        families=tuple(chains.split(",")),
     )
     sys.stdout.flush()
     return run_testnet(options)
