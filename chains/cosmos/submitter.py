@@ -56,6 +56,7 @@ ACCOUNT_PATH = "/cosmos.auth.v1beta1.Query/Account"
 SIMULATE_PATH = "/cosmos.tx.v1beta1.Service/Simulate"
 CONFIG_PATH = "/cosmos.base.node.v1beta1.Service/Config"
 GAS_MARGIN_PERCENT = 30
+MAX_HEIGHT = 2**62
 TIMEOUT_BLOCKS = 20
 """A transaction may wait in a pool for this many blocks: 20 s to 2 min, well below a packet's five minutes."""
 MAX_POOL_ANSWER = 100
@@ -252,9 +253,11 @@ class CosmosSubmitter(Submitter):
 
     def _make_unsigned(self, execute: MsgExecuteContract, number: int) -> bytes:
         tx = Transaction().add_message(execute)
-        tx.seal(SigningCfg.direct(self._key.public_key, number), TxFee(gas_limit=0))
+        # a fee, a timeout and the size of a signature cost gas too; none of them is judged in a simulation
+        fee = TxFee([Coin(denom=self._policy.price.denom, amount="1")], gas_limit=self._policy.gas_cap)
+        tx.seal(SigningCfg.direct(self._key.public_key, number), fee, timeout_height=MAX_HEIGHT)
         unsigned = tx.complete().tx
-        unsigned.signatures.append(b"")
+        unsigned.signatures.append(bytes(64))
         return bytes(unsigned.SerializeToString())
 
     async def _get_account(self, source: str) -> _Account:
