@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -154,7 +155,7 @@ class CosmosDoor:
                 raw = self._sign(key, body, number, sequence, gas)
                 sent = ask_comet(self.url, "broadcast_tx_sync", {"tx": base64.b64encode(raw).decode()})
                 if int(sent["code"]) != 0:
-                    raise Rejected(f"the node refuses a transaction: {sent['log'][:400]}", reason="reverted")
+                    raise Rejected(f"the node refuses a transaction: {_tell(sent['log'])}", reason="reverted")
             except (Rejected, Unavailable):
                 self._sequences.pop(key, None)
                 raise
@@ -174,7 +175,7 @@ class CosmosDoor:
             time.sleep(TX_POLL_S)
         result = found["tx_result"]
         if int(result["code"]) != 0:
-            raise Rejected(f"the contract refuses ({result['log'][:400]})", reason="reverted")
+            raise Rejected(f"the contract refuses ({_tell(result['log'])})", reason="reverted")
         events = tuple((e["type"], {a["key"]: a.get("value") or "" for a in e["attributes"]}) for e in result["events"])
         return Done(transaction, int(found["height"]), int(result["gas_used"]), events)
 
@@ -283,9 +284,15 @@ class CosmosDoor:
         data = request.SerializeToString(deterministic=True).hex()
         found = ask_comet(self.url, "abci_query", {"path": path, "data": data})["response"]
         if int(found.get("code") or 0) != 0:
-            raise Rejected(f"the chain refuses ({found.get('log', '')[:400]})", got=path, reason="reverted")
+            raise Rejected(f"the chain refuses ({_tell(found.get('log') or '')})", got=path, reason="reverted")
         answer.ParseFromString(base64.b64decode(found.get("value") or ""))
         return answer
+
+
+def _tell(log: str) -> str:
+    """A contract's own words out of what the chain puts around them, else the end of the whole."""
+    found = re.search(r"message index: \d+: (.{1,300}?): \w+ wasm contract failed", log)
+    return found[1] if found else log[-400:]
 
 
 def _encode(message: Mapping[str, Any]) -> bytes:
