@@ -17,6 +17,7 @@ from messages.canonical import decode_canonical, encode_canonical
 from messages.documents import MAX_DOCUMENT_DEPTH, Parameters, Proposal, Vote, from_object, to_object
 from messages.errors import Rejected
 from messages.hashing import keccak256
+from relayer.anchors import get_anchors
 from relayer.proof_file import Anchor, encode_claim
 from relayer.store import HeaderRecord, HeadRecord, Store
 
@@ -30,7 +31,10 @@ CHECK_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class ArchiveStart:
-    """First line. judged_at: unix seconds, not before the last claim was taken; claims are judged at it. One anchor per vault, ascending by vault id."""
+    """First line. judged_at: unix seconds, not before the last claim was taken; claims are judged at it.
+
+    Anchors ascending by vault id; several of one vault, in order, where its light client began anew (`relayer.anchors`).
+    """
 
     SCHEMA: ClassVar[str] = "optsettle/archive-start/1"
     judged_at: int
@@ -267,12 +271,12 @@ def iterate_archive(
 
     Args:
         store: of the node.
-        anchors: one per vault, in the order of ``vault_ids``.
+        anchors: as configured, one per vault, in the order of ``vault_ids``.
         vault_ids: ascending.
         plans: parameters and certified proposals, each parameter set before the first proposal that names it.
         now: unix seconds.
     """
-    yield ArchiveStart(now, tuple(anchors))
+    yield ArchiveStart(now, tuple(each for anchor in anchors for each in get_anchors(store, anchor)))
     for anchor, vault_id in zip(anchors, vault_ids, strict=True):
         yield from iterate_chain_records(store, anchor.chain, vault_id)
     yield from plans

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chains.base import MAX_PACKETS_PER_COLLECT, Head, Point
@@ -117,6 +117,8 @@ class ReplayReport:
 class _Chain:
     anchor: Anchor
     judge: Judge
+    judges: list[Judge] = field(default_factory=list)
+    """Of later anchors, in order."""
     trusted: OrderedDict[int, Any] = field(default_factory=OrderedDict)
     points: dict[int, Point] = field(default_factory=dict)
     proven: set[tuple[int, int]] = field(default_factory=set)
@@ -202,7 +204,11 @@ class Replay:
         for anchor in record.anchors:
             judge = self._make_judge(anchor)
             chain = _Chain(anchor, judge, cursor=get_start_cursor(judge.vault_id))
-            if anchor.chain in self._chains or judge.vault_id in self._vaults:
+            known = self._chains.get(anchor.chain)
+            if known is not None and known.anchor == replace(anchor, checkpoint=known.anchor.checkpoint):
+                known.judges.append(judge)  # its light client began anew there
+                continue
+            if known is not None or judge.vault_id in self._vaults:
                 raise Rejected("a chain or vault is named twice", got=anchor.chain, reason="malformed")
             self._chains[anchor.chain] = self._vaults[judge.vault_id] = chain
 
@@ -220,7 +226,7 @@ class Replay:
         chain, now = self._get_chain(record.chain), self._now or 0
         step = ProofStep(record.time, record.claim)
         if record.kind == "bootstrap":
-            trusted = verify_step(chain.judge, None, step, now, "bootstrap")
+            trusted = self._begin(chain, step, record.height)
         elif record.kind == "update" and chain.newest is not None:
             trusted = verify_step(chain.judge, self._get_base(chain, record.height), step, now, "update")
         else:
@@ -244,6 +250,21 @@ class Replay:
             chain.trusted.popitem(last=False)
         if point.height >= chain.height:
             chain.newest, chain.height = trusted, point.height
+
+    def _begin(self, chain: _Chain, step: ProofStep, height: int) -> Any:
+        """The state of a bootstrap: the first under the first anchor, each later one under the next, and never behind what was proven."""
+        if chain.newest is not None:
+            if not chain.judges:
+                raise Rejected("a light client begins once under each anchor", got=height, reason="malformed")
+            if height <= chain.height:
+                raise Rejected(
+                    "a light client begins anew behind itself",
+                    got=height,
+                    expected=f"> {chain.height}",
+                    reason="behind",
+                )
+            chain.judge = chain.judges.pop(0)
+        return verify_step(chain.judge, None, step, self._now or 0, "bootstrap")
 
     def _get_base(self, chain: _Chain, height: int) -> Any:
         """The state an update was applied to: the newest, or for an older header the newest below it."""

@@ -19,6 +19,7 @@ from messages.documents import Parameters, Plan, Proposal, compute_digest, decod
 from messages.errors import Conflict, Rejected
 from messages.packet import compute_commitment
 from messages.wire import Envelope, decode_envelope, verify_envelope
+from relayer.anchors import get_anchors
 from relayer.archive import (
     ArchivedParameters,
     ArchivedPlan,
@@ -76,11 +77,13 @@ def prove_fact(view: View, anchors: Mapping[bytes, Anchor], subject: str) -> byt
         raise Rejected("no proven head near this fact is on record", got=subject, reason="unknown_fact")
     bootstrap: ProofStep | None = None
     updates: list[ProofStep] = []
+    later = list(get_anchors(store, anchor))
     for header in store.iterate_headers(anchor.chain):
         step = ProofStep(header.point.time, header.claim)
         if header.kind == "bootstrap":
             # A later bootstrap is a new anchor: what came before it is not needed.
             bootstrap, updates = step, []
+            anchor = later.pop(0) if later else anchor
         else:
             updates.append(step)
         if header.point.height == record.point.height:
