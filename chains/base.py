@@ -40,6 +40,9 @@ first. It is the expected end of a race, nobody's fault; whether the packet took
 PREPARE_AGAIN = frozenset({"stale", "underpriced"})
 """Reasons of an Unavailable from `Submitter.send` after which the stored transaction is not worth sending again: only another one helps."""
 
+TOO_FAR = "not_enough_trust"
+"""Reason of a Rejected from `Verifier.verify_update` for a header that may be true and cannot be proven in one leap from that state."""
+
 
 @dataclass(frozen=True)
 class Head:

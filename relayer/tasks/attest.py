@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from chains.base import Chain, Head
+from chains.base import TOO_FAR, Chain, Head
 from messages.digests import compute_packet_digest, recover_signer
 from messages.documents import (
     Cut,
@@ -358,7 +358,15 @@ def _verify_header(
             f"nothing on record to verify a header of {chain.chain_id} from", got=entry.height, reason="no_base"
         )
     update = chain.codec.decode_update(evidence.update)
-    trusted = chain.verifier.verify_update(chain.codec.decode_trusted(base[1]), update, node.clock.now())
+    try:
+        trusted = chain.verifier.verify_update(chain.codec.decode_trusted(base[1]), update, node.clock.now())
+    except Rejected as error:
+        if error.reason != TOO_FAR:
+            raise
+        # The proposer leapt from a state that this node does not have; its own steps will come near enough.
+        raise Unavailable(
+            f"a header of {chain.chain_id} is too far from what is on record here", got=entry.height, reason="no_base"
+        ) from error
     point = chain.verifier.get_point(trusted)
     if (point.height, point.header_hash, point.time) != (entry.height, entry.header_hash, entry.time):
         raise _bad_entry(entry, point)

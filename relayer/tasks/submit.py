@@ -7,7 +7,7 @@ submitter delays and two at once are harmless (`recv` is at most once).
 
 from __future__ import annotations
 
-from chains.base import OUT_OF_TURN, Chain, Outcome, SignedTx, Submitter
+from chains.base import OUT_OF_TURN, PREPARE_AGAIN, Chain, Outcome, SignedTx, Submitter
 from messages.bodies import CLEARING_CLIENT, ENCODING, PORT, VERSION
 from messages.digests import Certificate, verify_certificate
 from messages.errors import Rejected, Unavailable
@@ -124,7 +124,13 @@ async def _follow(node: Node, submitter: Submitter, last: TxRecord) -> Outcome:
 
 
 async def _send(node: Node, submitter: Submitter, row: int, signed: SignedTx) -> None:
-    await submitter.send(signed)
+    try:
+        await submitter.send(signed)
+    except Unavailable as error:
+        if error.reason in PREPARE_AGAIN:
+            # Handed over and refused for good: from now on it counts as one that stays out of a block, and is replaced in its time.
+            node.store.record_sent(row, node.clock.now())
+        raise
     reach("after_send")
     node.store.record_sent(row, node.clock.now())
 

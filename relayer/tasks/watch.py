@@ -22,6 +22,10 @@ from relayer.store import HeaderRecord, HeadRecord
 ASK_EVERY_S = 15
 """Seconds between two requests to the peers for packets that the own endpoints withhold."""
 
+RECORD_EVERY_S = 20
+"""Time of a chain between two recorded steps that prove nothing but that time went by: one that makes a block a second has a step a second,
+each with the signatures of all its validators."""
+
 
 async def step(node: Node, vault_id: bytes) -> bool:
     """One look at one chain; True if something new was recorded.
@@ -47,6 +51,7 @@ async def step(node: Node, vault_id: bytes) -> bool:
             expected=now,
             reason="stale_trusted",
         )
+    base = chain.verifier.get_point(trusted)
     advanced = await advance(chain, trusted, now)
     node.store.record_blames(advanced.blames, now)
     for update, after in advanced.steps:
@@ -60,14 +65,36 @@ async def step(node: Node, vault_id: bytes) -> bool:
         collected = await collect_here_or_from_peers(node, chain, trusted)
     except Unavailable:
         # The headers are verified whatever the packets do: an outage of packets must not let the light client expire.
-        node.store.record_headers(chain.chain_id, headers)
-        node.trusted[chain.chain_id] = trusted
+        if _are_worth_recording(headers, base, point):
+            node.store.record_headers(chain.chain_id, headers)
+            node.trusted[chain.chain_id] = trusted
         raise
     if node.store.get_cursor(vault_id).sequence != collected.cursor.sequence - len(collected.facts):
         return True  # the evidence of a proposal was faster while we waited: nobody's fault, look again
+    if (
+        not collected.facts
+        and last is not None
+        and not _are_worth_recording(headers, last.point, point)
+        and not _is_waited_for(node, vault_id, last.point, point)
+    ):
+        return False  # the next look begins at the same recorded state: what is on record always leads from one step to the next
     record(node, chain, headers, point, collected)
     node.trusted[chain.chain_id] = trusted
     return True
+
+
+def _are_worth_recording(headers: Sequence[HeaderRecord], before: Point, point: Point) -> bool:
+    """Whether steps moved far enough, began at a checkpoint, or took more than one leap and would take as many again."""
+    return point.time - before.time >= RECORD_EVERY_S or len(headers) > 1 or any(h.kind == "bootstrap" for h in headers)
+
+
+def _is_waited_for(node: Node, vault_id: bytes, last: Point, point: Point) -> bool:
+    """Whether the time that went by ends an open packet, or the last agreed cut lies above what is on record here."""
+    floor = node.get_cut_floor()
+    if floor is not None and any(e.vault_id == vault_id and e.height > last.height for e in floor.entries):
+        return True
+    timeouts = [p.timeout for p in node.store.get_packets("open") if p.vault_id == vault_id]
+    return any(last.time < timeout <= point.time for timeout in timeouts)
 
 
 def get_newest_trusted(node: Node, chain: Chain[Any, Any, Any, Any]) -> Any:
