@@ -6,7 +6,6 @@ Files are recognised by their `format` line or their sections, never by name. Ev
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import fields
@@ -37,8 +36,9 @@ from messages.packet import Packet, Payload, compute_commitment
 from tests.conformance.case import Case, SkippedError
 
 KIND = "optsettle"
-EVM_RUNNER = "tests.conformance.optsettle_evm"
-LATER = {"cosmos": "the Cosmos family is not built yet", "solana": "the Solana family is not built yet"}
+RUNNERS = {"evm": "tests.conformance.optsettle_evm", "cosmos": "tests.conformance.optsettle_cosmos"}
+LATER = {"solana": "the Solana family is not built yet"}
+LIMITS = {"evm": b.EVM_LIMITS, "cosmos": b.COSMOS_LIMITS, "solana": b.SOLANA_LIMITS}
 # ABI names of fields that our bodies call otherwise
 RENAMED = {"sequence": "inbox_sequence", "commitment": "inbox_commitment", "plan": "plan_digest"}
 ITEMS: dict[str, type] = {
@@ -54,10 +54,12 @@ MALFORMED = "malformed"
 def discover(folder: Path) -> Iterator[Case]:
     """Yield the cases that run in process, then those that need a vault."""
     yield from discover_in_process(folder)
-    yield from _discover_on_evm(folder)
+    for runner in map(importlib.import_module, RUNNERS.values()):
+        yield from runner.discover_traces(folder)
+        yield from runner.discover_recv(folder)
     for _, name, data in _read_files(folder):
         for trace in data.get("traces", []):
-            if trace["family"] != "evm":
+            if trace["family"] not in RUNNERS:
                 reason = LATER.get(trace["family"], f"no vault of the family {trace['family']}")
                 yield Case(KIND, f"{name}:{trace['id']}", _bind(_skip, reason))
 
@@ -93,20 +95,6 @@ def _discover_bytes(name: str, data: dict[str, Any]) -> Iterator[Case]:
     for i, entry in enumerate(data.get("recv_cases", [])):
         label = f"{name}:recv_cases[{i}] {entry['why']} (certificate)"
         yield Case(KIND, label, _bind(_check_recv, data["recv_setup"], entry))
-
-
-def _discover_on_evm(folder: Path) -> Iterator[Case]:
-    """Yield the traces, recv and creation cases that need the EVM vault, or one case each that says why they can't run."""
-    if importlib.util.find_spec(EVM_RUNNER) is not None:
-        runner = importlib.import_module(EVM_RUNNER)
-        yield from runner.discover_traces(folder)
-        yield from runner.discover_recv(folder)
-        return
-    for _, name, data in _read_files(folder):
-        count = len(data.get("recv_cases", [])) + len(data.get("creation_cases", []))
-        count += sum(trace["family"] == "evm" for trace in data.get("traces", []))
-        for i in range(count):
-            yield Case(KIND, f"{name}:on the EVM vault [{i}]", _bind(_skip, "the EVM vault's harness is not built yet"))
 
 
 def _bind(check: Callable[..., None], *args: object) -> Callable[[], None]:
@@ -310,7 +298,7 @@ def _foresee(setup: dict[str, Any], entry: dict[str, Any]) -> str:
     if refusal:
         assert refusal <= {"bad_certificate", "bad_signature"}, refusal
         return "signatures"
-    return "".join(_get_refusal(b.decode_inbox_body, packet.payloads[0].value, b.EVM_LIMITS)) or "accepted"
+    return "".join(_get_refusal(b.decode_inbox_body, packet.payloads[0].value, LIMITS[setup["family"]])) or "accepted"
 
 
 SECTIONS: dict[str, Callable[[Any], None]] = {
