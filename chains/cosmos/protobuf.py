@@ -308,12 +308,13 @@ def encode_commit(commit: Commit) -> bytes:
             encode_integer(1, commit.height),
             encode_integer(2, commit.round),
             encode_message(3, encode_block_id(commit.block_id)),
-            *(encode_message(4, _encode_commit_sig(vote)) for vote in commit.signatures),
+            *(encode_message(4, encode_commit_sig(vote)) for vote in commit.signatures),
         )
     )
 
 
-def _encode_commit_sig(vote: CommitSig) -> bytes:
+def encode_commit_sig(vote: CommitSig) -> bytes:
+    """Return tendermint.types.CommitSig, the leaf of a commit's hash; an absent vote carries the zero time."""
     return b"".join(
         (
             encode_integer(1, vote.flag),
