@@ -9,13 +9,13 @@ from cosmpy.protos.cosmwasm.wasm.v1.query_pb2 import (
     QueryCodeRequest,
     QueryCodeResponse,
     QueryContractInfoRequest,
-    QueryContractInfoResponse,
 )
 from google.protobuf.message import DecodeError
 
 from chains.base import Coin, Probe, SignedTx, VaultControl
 from chains.cosmos.client import CosmosClient
 from chains.cosmos.fees import GasPrice
+from chains.cosmos.protobuf import Field, Kind, decode_message
 from chains.cosmos.reader import CosmosReader
 from chains.cosmos.submitter import CosmosSubmitter
 from chains.cosmos.types import NANOSECONDS
@@ -89,11 +89,9 @@ class CosmosProbe(Probe):
             raise Rejected("there is no contract at the vault's address", reason="no_code", source=source)
         if answer.code:
             raise Unavailable(f"the endpoint knows no contracts: {answer.log}", reason="no_state", source=source)
+        code_id, admin = _parse_contract_info(answer.value)
+        code = await self._client.query(source, CODE_PATH, QueryCodeRequest(code_id=code_id).SerializeToString())
         try:
-            info = QueryContractInfoResponse.FromString(answer.value).contract_info
-            code = await self._client.query(
-                source, CODE_PATH, QueryCodeRequest(code_id=info.code_id).SerializeToString()
-            )
             checksum = b"" if code.code else QueryCodeResponse.FromString(code.value).code_info.data_hash
         except DecodeError as error:
             raise Rejected("not the answer of a wasm module", reason="malformed", source=source) from error
@@ -101,9 +99,9 @@ class CosmosProbe(Probe):
             raise Rejected(
                 "another contract is there, not the built vault", got=checksum, reason="wrong_code", source=source
             )
-        if info.admin:
+        if admin:
             raise Rejected(
-                "the contract has an admin who may replace its code", got=info.admin, reason="wrong_code", source=source
+                "the contract has an admin who may replace its code", got=admin, reason="wrong_code", source=source
             )
         found = await self._client.query_vault(source, {"vault": {}})
         if (parse_vault_id(found), parse_delay(found)) != (self._rules.vault_id, delay_s):
@@ -114,7 +112,7 @@ class CosmosProbe(Probe):
                 reason="wrong_immutables",
                 source=source,
             )
-        return f"the built vault (code {info.code_id}, no admin)"
+        return f"the built vault (code {code_id}, no admin)"
 
     async def get_control(self, source: str) -> VaultControl:
         """Operators, threshold, epoch and pause as the vault itself answers."""
@@ -159,3 +157,12 @@ class CosmosProbe(Probe):
                 f"no key pays on {self._rules.chain}: submit_key in the configuration names one", reason="no_submit_key"
             )
         return await self.submitter.prepare_call(make_pause(signature))
+
+
+def _parse_contract_info(answer: bytes) -> tuple[int, str]:
+    """(code id, admin) in an answer to ContractInfo; Rejected ("bad_protobuf"). By hand: versions of wasmd disagree about fields 7 and 8."""
+    found = decode_message(answer, {1: Field("address", Kind.TEXT), 2: Field("info", Kind.MESSAGE)})
+    rest = {number: Field(f"field {number}", Kind.MESSAGE) for number in range(4, 9)}
+    fields = {1: Field("code_id", Kind.UNSIGNED), 2: Field("creator", Kind.TEXT), 3: Field("admin", Kind.TEXT), **rest}
+    info = decode_message(found["info"] or b"", fields)
+    return info["code_id"], info["admin"]
