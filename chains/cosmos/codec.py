@@ -146,7 +146,8 @@ def parse_header(value: object) -> Header:
     found = get_object(value, "header")
     version = get_object(found.get("version"), "version")
     chain_id = found.get("chain_id")
-    if not isinstance(chain_id, str) or len(chain_id) > 256:
+    # half a character out of JSON is a text without bytes: it could be neither hashed nor stored
+    if not isinstance(chain_id, str) or len(chain_id) > 256 or not chain_id.isascii():
         raise refuse_json("chain id", chain_id)
     numbers = [parse_integer(version.get(name, 0), name) for name in ("block", "app")]
     if min(numbers) < 0:
@@ -184,8 +185,11 @@ def parse_commit(value: object) -> Commit:
 
 def _parse_commit_sig(value: object) -> CommitSig:
     found = get_object(value, "vote")
+    flag = parse_integer(found.get("block_id_flag"), "block id flag")
+    if flag < 0:
+        raise refuse_json("a negative block id flag", flag)
     return CommitSig(
-        parse_integer(found.get("block_id_flag"), "block id flag"),
+        flag,
         parse_hex(found.get("validator_address"), "validator address"),
         parse_time(found.get("timestamp"), "vote time"),
         parse_base64(found.get("signature"), "signature", 256),
@@ -234,7 +238,7 @@ def parse_proof(value: object) -> Proof:
     for entry in get_list(get_object(value, "proofOps").get("ops"), "ops", MAX_OPS):
         found = get_object(entry, "proof op")
         kind = found.get("type")
-        if not isinstance(kind, str) or len(kind) > 64:
+        if not isinstance(kind, str) or len(kind) > 64 or not kind.isascii():
             raise refuse_json("type of a proof op", kind)
         ops.append(ProofOp(kind, parse_base64(found.get("key"), "key"), parse_base64(found.get("data"), "data")))
     return Proof(tuple(ops))

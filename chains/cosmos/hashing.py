@@ -91,12 +91,12 @@ class VoteEncoder:
     """
 
     def __init__(self, chain_id: str, commit: Commit) -> None:
-        ids = {Flag.COMMIT: commit.block_id, Flag.NIL: None}
+        ids: dict[int, BlockId | None] = {Flag.COMMIT: commit.block_id, Flag.NIL: None}
         self._heads = {flag: encode_vote_head(PRECOMMIT, commit.height, commit.round, i) for flag, i in ids.items()}
         self._tail = encode_bytes(6, chain_id.encode())
         self._seconds: dict[int, bytes] = {}
 
-    def encode(self, flag: Flag, time_ns: int) -> bytes:
+    def encode(self, flag: int, time_ns: int) -> bytes:
         """Return what a validator signed for a vote of a flag (COMMIT or NIL) at a time."""
         seconds, nanos = divmod(time_ns, NANOSECONDS)
         stamp = self._seconds.get(seconds)

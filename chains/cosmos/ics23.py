@@ -5,7 +5,7 @@ node's bytes can be read as a leaf's and the other way round. What makes it soun
 of leaves, the lengths of what may stand around a child. The three specs below are constants; none is ever read from outside (A3).
 
 Beyond the generic spec two trees have rules of their own (A2, "Dragonberry"): the prefix of an IAVL node must be exactly the three varints
-of the node with nothing hidden behind them, and the prefix of a Tendermint node is one byte.
+of the node with nothing hidden behind them, and a Tendermint node is its one byte and whole hashes.
 
 Batch proofs are read too: an entry is looked up by the key in question and then checked alone. Range proofs of old IAVL versions are not
 ICS-23 and are not read at all (A1).
@@ -317,6 +317,10 @@ def get_known_kind(spec: ProofSpec) -> ProofSpec | None:
     return next((known for known in (IAVL_SPEC, TENDERMINT_SPEC) if is_like(spec, known)), None)
 
 
+_SIMPLE_STEPS = ((1, 32), (33, 0))
+"""Bytes before and after a left and a right child."""
+
+
 def verify_inner_op(step: InnerOp, spec: ProofSpec, layer: int) -> None:
     """Check a step against a spec at a layer (1 is just above the leaf).
 
@@ -350,11 +354,12 @@ def _verify_steps(path: Sequence[InnerOp], spec: ProofSpec, layer: int) -> None:
 
 
 def verify_tendermint_op(step: InnerOp) -> None:
-    """Check a step of the multistore: 01 first, and nothing else before the child where a right neighbour follows.
+    """Check a step of the multistore: 01 and one hash on either side of the child, nothing else.
 
     Raises Rejected ("bad_inner").
     """
-    if step.prefix[:1] != b"\1" or (step.suffix and len(step.prefix) != 1):
+    _, prefix, suffix = step
+    if prefix[:1] != b"\1" or (len(prefix), len(suffix)) not in _SIMPLE_STEPS:
         raise _refuse("not a step of a Tendermint tree", "bad_inner", step)
 
 
@@ -369,8 +374,12 @@ def verify_against_spec(proof: ExistenceProof, spec: ProofSpec) -> None:
     verify_leaf_op(leaf, spec.leaf)
     if not spec.min_depth <= len(path) <= (spec.max_depth or DEFAULT_MAX_DEPTH):
         raise _refuse("a path of another depth", "bad_depth", len(path), (spec.min_depth, spec.max_depth))
-    if get_known_kind(spec) is IAVL_SPEC:
+    kind = get_known_kind(spec)
+    if kind is IAVL_SPEC:
         verify_iavl_prefix(leaf.prefix, 0, is_leaf=True)
+    elif kind is TENDERMINT_SPEC and leaf.prefix != spec.leaf.prefix:
+        # a name's first bytes hidden in the prefix would leave its end as a name of its own (A2)
+        raise _refuse("bytes hidden in the prefix of a leaf", "bad_leaf", leaf.prefix, spec.leaf.prefix)
     _verify_steps(path, spec, 1)
 
 

@@ -10,7 +10,7 @@ from Crypto.Signature import eddsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chains.cosmos import ed25519
+from chains.cosmos import batch_compile, ed25519, ed25519_batch
 from chains.cosmos.ed25519 import BASE, IDENTITY, ORDER, P
 from tests.test_conformance_evm import get_folder
 
@@ -273,3 +273,130 @@ def test_a_fast_library_that_takes_a_forgery_is_not_used(monkeypatch):
 
     monkeypatch.setattr(ed25519.importlib, "import_module", lambda name: Refusing)
     assert ed25519.build_fast() is None
+
+
+# ---- many at once ------------------------------------------------------------------------------------------------------
+
+BATCH = ed25519.build_batch()
+SEEDS = [sha256(b"many %d" % i).digest() for i in range(24)]
+MANY = [
+    (ed25519.compute_public_key(seed), b"vote %d" % i, ed25519.sign(seed, b"vote %d" % i))
+    for i, seed in enumerate(SEEDS)
+]
+
+
+def test_many_signatures_are_judged_by_one_equation(monkeypatch):
+    assert BATCH is not None
+    monkeypatch.setattr(ed25519, "is_valid", lambda *_: pytest.fail("asked one by one"))
+    assert ed25519.find_invalid(MANY) is None
+    assert ed25519.find_invalid([]) is None
+
+
+@pytest.mark.parametrize("place", [0, 7, 23])
+def test_one_wrong_signature_among_many_is_found_by_its_place(place):
+    key, message, signature = MANY[place]
+    for wrong in (
+        (key, message + b"!", signature),
+        (MANY[place - 1][0], message, signature),
+        (key, message, signature[:40] + bytes([signature[40] ^ 1]) + signature[41:]),
+        (key, message, signature[:32] + (int.from_bytes(signature[32:], "little") + ORDER).to_bytes(32, "little")),
+        (key, message, signature[:63]),
+        (key[:31], message, signature),
+        (key + b"\0", message, signature[:63]),
+    ):
+        cases = [*MANY[:place], wrong, *MANY[place + 1 :]]
+        assert not BATCH(cases)
+        assert ed25519.find_invalid(cases) == place
+
+
+def test_two_wrong_signatures_do_not_make_up_for_each_other():
+    """Errors that cancel in a plain sum: one s too large by what the other is too small. The factors tell them apart."""
+
+    def shift(case, by):
+        s = (int.from_bytes(case[2][32:], "little") + by) % ORDER
+        return case[0], case[1], case[2][:32] + s.to_bytes(32, "little")
+
+    for by in (1, 8, ORDER // 3):
+        cases = [shift(MANY[0], by), shift(MANY[1], -by), *MANY[2:]]
+        assert not BATCH(cases)
+        assert ed25519.find_invalid(cases) == 0
+    swapped = [(MANY[0][0], MANY[0][1], MANY[1][2]), (MANY[1][0], MANY[1][1], MANY[0][2]), *MANY[2:]]
+    assert ed25519.find_invalid(swapped) == 0
+
+
+@given(
+    shifts=st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7), st.integers(0, 3)), min_size=1, max_size=5),
+    error=st.sampled_from([0, 0, 1]),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_batch_with_points_of_small_order_in_it_has_the_verdict_of_its_members(shifts, error):
+    cases = list(MANY[:3])
+    for i, (of_key, of_r, pick) in enumerate(shifts):
+        key = ed25519.encode_point(ed25519._add(ed25519._multiply_base(77 + i), TORSION[of_key]))
+        encodings = list_encodings(ed25519._add(ed25519._multiply_base(i), TORSION[of_r]))
+        r = encodings[pick % len(encodings)]
+        s = (i + int.from_bytes(sha512(r + key + b"m").digest(), "little") * (77 + i) + error) % ORDER
+        cases.append((key, b"m", r + s.to_bytes(32, "little")))
+    assert BATCH(cases) == all(ed25519.is_valid_exact(*case) for case in cases) == (not error)
+
+
+def test_the_edge_vectors_have_their_verdict_in_a_batch():
+    path = get_folder("sig") / "cctv_ed25519.json"
+    valid = []
+    for entry in json.loads(path.read_text()):
+        case = bytes.fromhex(entry["key"]), entry["msg"].encode(), bytes.fromhex(entry["sig"])
+        flags = set(entry["flags"] or ())
+        is_valid = "reencoded_k" not in flags or "low_order_A" in flags
+        assert BATCH([case, MANY[0]]) == is_valid
+        if is_valid:
+            valid.append(case)
+    assert BATCH(valid)
+
+
+def test_what_is_no_list_of_signatures_is_never_valid():
+    import wasmtime
+
+    config = wasmtime.Config()
+    config.wasm_wide_arithmetic = True
+    engine = wasmtime.Engine(config)
+    module = wasmtime.Module(engine, (batch_compile.FOLDER / batch_compile.MODULE).read_bytes())
+    assert not list(module.imports)  # nothing to reach out with
+
+    def ask(data: bytes) -> int:
+        store = wasmtime.Store(engine)
+        exports = wasmtime.Instance(store, module, []).exports(store)
+        start = exports["allocate"](store, len(data))
+        exports["memory"].write(store, data, start)
+        return exports["verify"](store, start, len(data))
+
+    good = KEY + SIGNATURE + len(MESSAGE).to_bytes(4, "little") + MESSAGE
+    assert ask(good) == 1
+    assert ask(good + good) == 1
+    for bad in (good[:-1], good + b"\0", good[:31], good[:95], good[:99], KEY + SIGNATURE + b"\xff" * 4 + MESSAGE):
+        assert ask(bad) == 0
+
+
+def test_without_the_engine_or_with_another_module_signatures_are_asked_one_by_one(monkeypatch):
+    def miss(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(ed25519_batch, "import_module", miss)
+    assert ed25519_batch.load_batch() is None
+    assert ed25519.build_batch() is None
+    monkeypatch.setattr(ed25519, "_get_batch", lambda: None)
+    assert ed25519.find_invalid(MANY) is None
+    assert ed25519.find_invalid([*MANY[:5], (KEY, b"", SIGNATURE), *MANY[5:]]) == 5
+    for lying in (lambda cases: True, lambda cases: False):
+        monkeypatch.setattr(ed25519, "load_batch", lambda lying=lying: lying)
+        assert ed25519.build_batch() is None
+
+
+def test_the_committed_module_is_the_one_of_its_sources():
+    manifest = json.loads((batch_compile.FOLDER / "manifest.json").read_text())
+    assert manifest["source_sha256"] == batch_compile.compute_source_hash(), "python -m chains.cosmos.batch_compile"
+    module = (batch_compile.FOLDER / batch_compile.MODULE).read_bytes()
+    assert manifest["module_sha256"] == sha256(module).hexdigest()
+    assert manifest["flags"] == list(batch_compile.RUSTFLAGS)
+    assert b"/.cargo/" not in module
+    assert b"/home/" not in module
+    assert b"/root/" not in module
