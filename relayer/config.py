@@ -8,6 +8,7 @@ stand in.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import re
 import tomllib
@@ -182,10 +183,18 @@ class TimingTable(_Table):
 
 
 class MetricsTable(_Table):
-    """``[metrics]``: where to serve Prometheus metrics; left out: nowhere."""
+    """``[metrics]``: where to serve Prometheus metrics; left out: nowhere. ``limits``: of alerts by name (docs/operations.md)."""
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(gt=0, lt=65_536)]
+    limits: Annotated[dict[str, int | float], Field(max_length=64)] = {}
+
+    @field_validator("limits")
+    @classmethod
+    def _limits(cls, value: dict[str, int | float]) -> dict[str, int | float]:
+        if not all(math.isfinite(limit) and limit >= 0 for limit in value.values()):
+            raise ValueError("limits are numbers, not below 0")
+        return value
 
 
 class LogTable(_Table):

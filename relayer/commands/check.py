@@ -15,6 +15,7 @@ from typing import Any
 
 from chains.base import Probe
 from chains.registry import ChainConfig, build_probe
+from messages.bodies import WIDEST_LIMITS, Unpause, decode_inbox_body
 from messages.digests import get_address
 from messages.documents import compute_digest
 from messages.errors import Rejected, RelayerError, Unavailable
@@ -202,6 +203,8 @@ def _check_parameters(config: Config, present: Config, standing: Standing, now: 
         out.good("parameters", "accepted", f"{text}, in use here")
     else:
         _check_signed(lambda: verify_configured_parameters(present, now), present, standing, text, "parameters", out)
+    if standing.is_recorded:
+        _check_old_unpauses(present, standing, out)
     later = config.next
     if later is not None and present is config:
         at = later.parameters.effective
@@ -214,6 +217,19 @@ def _check_parameters(config: Config, present: Config, standing: Standing, now: 
             "next parameters",
             out,
         )
+
+
+def _check_old_unpauses(present: Config, standing: Standing, out: _Findings) -> None:
+    """An Unpause that has done its work still stands in the parameters: it names no pause, so it would end the next one too."""
+    for control in present.parameters.controls:
+        state = standing.states[control.vault_id]
+        if isinstance(decode_inbox_body(control.value, WIDEST_LIMITS), Unpause) and not state.paused:
+            out.warn(
+                "parameters",
+                "old_unpause",
+                f"they still unpause {standing.get_chain(control.vault_id)}, which is not paused: the next pause would end too",
+                "relayer parameters next, signed and installed by all",
+            )
 
 
 def _check_signed(
@@ -303,6 +319,8 @@ def _check_chain(chain: ChainConfig, out: _Findings, *, has_key: bool) -> None:
 
 
 def _check_rest(config: Config, out: _Findings) -> None:
+    from relayer.health import ALERTS
+
     for feed in config.feeds:
         if feed.path is not None and not config.resolve(feed.path).is_file():
             out.warn(
@@ -321,6 +339,13 @@ def _check_rest(config: Config, out: _Findings) -> None:
         )
     elif config.metrics.host not in ("127.0.0.1", "::1"):
         out.bad("metrics", "metrics_host", f"{config.metrics.host}: served on this machine only", 'host = "127.0.0.1"')
+    elif unknown := sorted(set(config.metrics.limits) - {alert.name for alert in ALERTS}):
+        out.bad(
+            "metrics",
+            "unknown_alert",
+            f"[metrics] limits names alerts that there are not: {', '.join(unknown)}",
+            "docs/operations.md lists their names",
+        )
     else:
         out.good("metrics", "metrics", f"http://{config.metrics.host}:{config.metrics.port}/metrics")
 

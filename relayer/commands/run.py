@@ -119,7 +119,8 @@ async def _run_once(config: Config, stop: asyncio.Event, log: Any) -> bytes:
         if config.metrics is not None:
             from relayer.health import Monitor
 
-            monitor = Monitor(service, carrier, host=config.metrics.host, port=config.metrics.port)
+            metrics = config.metrics
+            monitor = Monitor(service, carrier, host=metrics.host, port=metrics.port, limits=metrics.limits)
     except Rejected as error:
         service.close()
         raise NotStartable(str(error)) from error

@@ -75,7 +75,7 @@ def test_a_second_process_is_refused_while_the_first_holds_the_file(store):
     code = f"from pathlib import Path\nfrom relayer.store import Store\nStore(Path({str(store.path)!r}))"
     result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 1
-    assert "in use by another process" in result.stderr
+    assert f"in use by another process ({os.getpid()})" in result.stderr
 
 
 def test_a_second_opening_in_one_process_is_refused_and_after_closing_it_works(tmp_path):
