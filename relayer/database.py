@@ -221,11 +221,16 @@ def _take_lock(path: Path, name: str) -> int:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
+        holder = os.pread(handle, 16, 0).decode("ascii", "replace").strip()
         os.close(handle)
         raise Rejected(
-            f"{name} {path} is in use by another process: stop that one first, two writers would damage it",
+            f"{name} {path} is in use by another process{f' ({holder})' if holder.isdigit() else ''}: stop that one first, two writers"
+            " would damage it",
             reason="in_use",
         ) from error
+    # For people only: the lock itself is the kernel's and ends with the process, whatever stands in the file.
+    os.ftruncate(handle, 0)
+    os.pwrite(handle, str(os.getpid()).encode(), 0)
     return handle
 
 
