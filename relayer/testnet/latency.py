@@ -14,7 +14,14 @@ from typing import Any
 
 TRIGGER_S = 2.0
 """Work that shows within this time after new facts, at one node, was caused by them; a look is taken each second."""
-STAGES = ("finality_to_proposal", "proposal_to_certificate", "certificate_to_submission", "finality_to_submission")
+STAGES = (
+    "finality_to_proposal",
+    "proposal_to_certificate",
+    "certificate_to_submission",
+    "finality_to_submission",
+    "submission_to_proof",
+)
+"""The last one is the chain's own: its block, its finality, and the look that finds the Ack."""
 
 
 def read_events(folder: Path, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -39,7 +46,7 @@ def compute_percentile(values: Sequence[float], percent: int) -> float:
 
 
 def compute_latencies(events: Iterable[Mapping[str, Any]], chains: Mapping[str, str]) -> dict[str, Any]:
-    """Stages of every packet in milliseconds, with median and 99th percentile.
+    """Stages of every packet in milliseconds, with median and 99th percentile, of all and chain by chain.
 
     Args:
         events: from `read_events`.
@@ -66,10 +73,21 @@ def compute_latencies(events: Iterable[Mapping[str, Any]], chains: Mapping[str, 
             "proposal_to_certificate": _ms(proposed["at"], certified["at"]),
             "certificate_to_submission": _ms(certified["at"], sent["at"]),
         }
+        proven = _find(events, "packet settled", sent["at"], vault=certified["vault"], sequence=sequence)
+        if proven is not None:
+            packet["submission_to_proof"] = _ms(sent["at"], proven["at"])
         if facts_at is not None and facts_at <= proposed["at"]:
             packet["finality_to_proposal"] = _ms(facts_at, proposed["at"])
             packet["finality_to_submission"] = _ms(facts_at, sent["at"])
         packets.append(packet)
+    by_chain = {
+        chain: _summarize([p for p in packets if p["chain"] == chain])
+        for chain in dict.fromkeys(str(p["chain"]) for p in packets)
+    }
+    return {"summary": _summarize(packets), "by_chain": by_chain, "packets": packets}
+
+
+def _summarize(packets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     summary = {}
     for stage in STAGES:
         values = [float(p[stage]) for p in packets if stage in p]
@@ -79,7 +97,7 @@ def compute_latencies(events: Iterable[Mapping[str, Any]], chains: Mapping[str, 
                 "p50_ms": compute_percentile(values, 50),
                 "p99_ms": compute_percentile(values, 99),
             }
-    return {"summary": summary, "packets": packets}
+    return summary
 
 
 def _find(events: Iterable[Mapping[str, Any]], name: str, after: float, **fields: Any) -> Mapping[str, Any] | None:

@@ -44,6 +44,8 @@ def make_html(result: Mapping[str, Any]) -> str:
         _make_summary(result),
         "<h2>Timeline</h2>",
         make_timeline(result["timeline"]),
+        "<h2>The chains</h2>",
+        _make_chains(result["chains"], result["latency"]["by_chain"]),
         "<h2>From finality to the transaction</h2>",
         _make_latency(result["latency"]),
         "<h2>Gross against net</h2>",
@@ -108,6 +110,30 @@ def _make_summary(result: Mapping[str, Any]) -> str:
             ("operators stopped cleanly", "yes" if result["stopped_cleanly"] else "NO"),
         ],
     )
+
+
+def _make_chains(chains: Mapping[str, Any], latency: Mapping[str, Any]) -> str:
+    """What differs from family to family: how a block becomes final, and what a call costs there."""
+    rows = []
+    for name, found in chains.items():
+        stages = latency.get(found["chain"], {})
+        count = max((int(stage["count"]) for stage in stages.values()), default=0)
+        gas = int(found["gas"]) // max(1, int(found["transactions"]))
+        cells = [_show_stage(stages.get(stage)) for stage in ("finality_to_submission", "submission_to_proof")]
+        rows.append((f"{name}: {found['nodes']}", str(found["transactions"]), f"{gas:,}", str(count), *cells))
+    header = (
+        "chain",
+        "users' calls",
+        "gas a call",
+        "packets",
+        "finality to transaction, ms (p50 / p99)",
+        "transaction to proven Ack, ms (p50 / p99)",
+    )
+    return make_table(header, rows)
+
+
+def _show_stage(stage: Mapping[str, Any] | None) -> str:
+    return "-" if stage is None else f"{stage['p50_ms']:,.0f} / {stage['p99_ms']:,.0f}"
 
 
 def make_timeline(lines: Sequence[Mapping[str, Any]]) -> str:

@@ -467,7 +467,17 @@ class _Play:
             "packets": len(acks),
             "packets_refused": refused,
             "user_transactions": world.transactions,
-            "user_gas": world.gas_used,
+            "chains": {
+                site.name: {
+                    "chain": site.chain,
+                    "family": site.family,
+                    "nodes": self.net.chains[site.name].describe(),
+                    "facts": len(facts[site.name]),
+                    "transactions": world.work[site.name][0],
+                    "gas": world.work[site.name][1],
+                }
+                for site in world.sites.values()
+            },
             "operators_agree": len(set(final)) == 1,
             "proof": proof,
             "replay": replay,

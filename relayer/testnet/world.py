@@ -68,6 +68,8 @@ class LiveWorld(World):
         self.vault_parameters = []
         self.transactions = 0
         self.gas_used = 0
+        self.work = {name: [0, 0] for name in sites}
+        """Users' transactions on each chain, and their gas."""
         self.quote_class = encode_name(scenario.quote_class)
         self.underlying = encode_name(scenario.underlying)
         self.price_source = encode_name(scenario.price_source)
@@ -120,8 +122,11 @@ class LiveWorld(World):
     async def act_all(self, site: Site, calls: Sequence[tuple[str, Call]]) -> None:
         """Several transactions of one chain, each waited for; Rejected ("reverted") with the vault's word."""
         for user, call in calls:
-            self.gas_used += await asyncio.to_thread(site.finish, site.send(user, call))
+            gas = await asyncio.to_thread(site.finish, site.send(user, call))
+            self.gas_used += gas
             self.transactions += 1
+            self.work[site.name][0] += 1
+            self.work[site.name][1] += gas
 
     async def pass_time(self, seconds: float) -> None:
         """Let the wall clock run."""

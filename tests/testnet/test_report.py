@@ -25,6 +25,8 @@ EVENTS = [
     line(10.5, "certified", vault="aabbccdd", sequence=7, k=3),
     line(10.6, "certified", node="op1", vault="aabbccdd", sequence=7, k=3),
     line(10.9, "sent", node="op1", chain="eip155:1", sequence=7),
+    line(12.4, "packet settled", node="op2", vault="aabbccdd", sequence=7, status="done"),
+    line(12.9, "packet settled", node="op0", vault="aabbccdd", sequence=7, status="done"),
 ]
 
 
@@ -34,6 +36,7 @@ def test_a_packet_counts_from_the_facts_that_caused_it():
     assert packet["proposal_to_certificate"] == 300
     assert packet["certificate_to_submission"] == 400
     assert packet["finality_to_submission"] == 900
+    assert packet["submission_to_proof"] == 1500
     assert packet["sent_by"] == "op1"
 
 
@@ -45,8 +48,27 @@ def test_a_packet_that_no_fact_caused_counts_from_its_proposal():
 
 
 def test_a_packet_that_nobody_sent_does_not_count():
-    assert compute_latencies(EVENTS[:-1], CHAINS)["packets"] == []
+    assert compute_latencies([e for e in EVENTS if e["event"] != "sent"], CHAINS)["packets"] == []
     assert compute_latencies([], CHAINS)["summary"] == {}
+
+
+def test_an_ack_that_nobody_saw_leaves_the_rest():
+    (packet,) = compute_latencies(EVENTS[:-2], CHAINS)["packets"]
+    assert "submission_to_proof" not in packet
+    assert packet["finality_to_submission"] == 900
+
+
+def test_each_chain_has_its_own_figures():
+    chains = {**CHAINS, "eeff0011": "cosmos:two"}
+    other = [
+        line(10.3, "propose", k=4),
+        line(10.4, "certified", vault="eeff0011", sequence=7, k=4),
+        line(10.6, "sent", chain="cosmos:two", sequence=7),
+        line(10.7, "packet settled", vault="eeff0011", sequence=7, status="done"),
+    ]
+    by_chain = compute_latencies(sorted([*EVENTS, *other], key=lambda e: e["at"]), chains)["by_chain"]
+    assert by_chain["eip155:1"]["submission_to_proof"]["p50_ms"] == 1500
+    assert by_chain["cosmos:two"]["submission_to_proof"] == {"count": 1, "p50_ms": 100.0, "p99_ms": 100.0}
 
 
 def test_percentiles_are_of_the_nearest_rank():
@@ -70,6 +92,7 @@ RESULT = {
     "faults": True,
     "nodes": "eip155:1",
     "facts": {"one": 3},
+    "chains": {"one": {"chain": "eip155:1", "family": "evm", "nodes": "eip155:1 on anvil", "facts": 3, "transactions": 4, "gas": 400_004}},
     "packets": 2,
     "packets_refused": 0,
     "settlement": {"price_e8": "224000000000", "gross": "9000000", "net": "1000000", "moved": "2", "packets": "2", "legs": "9"},
@@ -93,6 +116,8 @@ def test_the_page_fetches_nothing_runs_nothing_and_escapes_what_others_said():
         assert word not in page
     assert "&lt;script&gt;" in page
     assert "89 % less" in page
+    assert "<td>100,001</td>" in page
+    assert "<td>1,500 / 1,500</td>" in page
     assert "all checks hold" in page
 
 
