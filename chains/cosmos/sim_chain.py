@@ -54,10 +54,18 @@ from Crypto.Hash import RIPEMD160
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.message import DecodeError, Message
 
-from chains.cosmos.address import decode_address, encode_address
 from chains.cosmos.iavl import EMPTY_HASH, Tree, compute_app_hash, prove_store
 from chains.cosmos.ics23 import ExistenceProof, NonExistenceProof
-from chains.cosmos.wasm_vm import ContractError, GasMeter, OutOfGas, Storage, WasmCode, WasmTrap
+from chains.cosmos.wasm_vm import (
+    ContractError,
+    GasMeter,
+    OutOfGas,
+    Storage,
+    WasmCode,
+    WasmTrap,
+    decode_address_once,
+    encode_address_once,
+)
 from messages.errors import Rejected
 
 AUTH, BANK, WASM = b"acc", b"bank", b"wasm"
@@ -644,12 +652,12 @@ class SimApp:
 
     def encode(self, address: bytes) -> str:
         """The text of an address."""
-        return encode_address(address, self.prefix)
+        return encode_address_once(address, self.prefix)
 
     def decode(self, text: str) -> bytes:
         """The bytes of an address; AppError 7."""
         try:
-            return decode_address(text, self.prefix)
+            return decode_address_once(text, self.prefix)
         except Rejected as error:
             raise _refuse(7, f"decoding bech32 failed: {text[:100]}") from error
 
@@ -660,7 +668,7 @@ class SimApp:
 
     def _set_account(self, context: Context, account: BaseAccount) -> None:
         held = AnyMessage(type_url=_ANY_ACCOUNT, value=account.SerializeToString(deterministic=True))
-        key = b"\x01" + decode_address(account.address, self.prefix)
+        key = b"\x01" + decode_address_once(account.address, self.prefix)
         context.set(AUTH, key, held.SerializeToString(deterministic=True))
 
     def _create_account(self, context: Context, address: bytes) -> None:

@@ -62,6 +62,9 @@ CAPABILITIES = frozenset(
     }
 )
 _REGION_BYTES = 12
+# the same few addresses are written and read all the time, and the checksum is slow
+encode_address_once = lru_cache(maxsize=4096)(encode_address)
+decode_address_once = lru_cache(maxsize=4096)(decode_address)
 _ERROR_HASH, _ERROR_SIGNATURE, _ERROR_KEY, _ERROR_PARAMETER, _ERROR_BATCH, _ERROR_OTHER = 3, 4, 5, 6, 7, 10
 
 
@@ -273,7 +276,7 @@ class _Call:
     def _decode(self, source: int) -> tuple[bytes, int]:
         """(bytes of an address, 0) or (none, a region with what is wrong)."""
         try:
-            return decode_address(self.read(source, MAX_TEXT_BYTES).decode(), self.prefix), 0
+            return decode_address_once(self.read(source, MAX_TEXT_BYTES).decode(), self.prefix), 0
         except (Rejected, UnicodeDecodeError) as error:
             if isinstance(error, WasmTrap):
                 raise
@@ -282,7 +285,7 @@ class _Call:
     def addr_humanize(self, source: int, target: int) -> int:
         self.meter.charge(GAS_HUMANIZE)
         try:
-            text = encode_address(self.read(source, MAX_TEXT_BYTES), self.prefix)
+            text = encode_address_once(self.read(source, MAX_TEXT_BYTES), self.prefix)
         except Rejected as error:
             if isinstance(error, WasmTrap):
                 raise
