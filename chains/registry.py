@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from chains.base import Chain, Codec, Probe, Verifier
 from chains.cosmos import verifier as cosmos
+from chains.cosmos.address import compute_chain_name
 from chains.evm.verifier import EvmCodec, EvmVerifier, build_rules, encode_settings
 from messages.bodies import COSMOS_LIMITS, EVM_LIMITS, Limits
 from messages.errors import Rejected
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from chains.cosmos.client import CosmosClient, CosmosEndpoint
     from chains.cosmos.fees import GasPolicy
     from chains.cosmos.reader import CosmosReader
+    from chains.cosmos.sim import SimCosmos
     from chains.cosmos.submitter import CosmosSubmitter
     from chains.evm.light_client import LightClientConfig
     from chains.evm.probe import EvmProbe
@@ -300,6 +302,45 @@ def _parse_evm_vault(text: str, settings: str) -> bytes:
 def make_cosmos_settings(settings: cosmos.CosmosSettings) -> str:
     """Settings text of an operator's choices: the checkpoint's height, prefix of addresses, trust level, periods."""
     return cosmos.encode_settings(settings)
+
+
+def make_cosmos_sim_config(
+    network: SimCosmos, vault: bytes, *, start_height: int = 1, checkpoint: tuple[bytes, int] | None = None
+) -> ChainConfig:
+    """Configuration for a vault (32-byte address) on a simulated Cosmos chain, over all its endpoints.
+
+    ``checkpoint`` (header hash, height) defaults to the newest block.
+    """
+    header_hash, height = network.get_checkpoint() if checkpoint is None else checkpoint
+    plain = compute_chain_name(network.chain_id).removeprefix("cosmos:") == network.chain_id
+    settings = cosmos.CosmosSettings(height, network.prefix, None if plain else network.chain_id)
+    return ChainConfig(
+        chain_id=compute_chain_name(network.chain_id),
+        family="cosmos",
+        endpoints=tuple(EndpointConfig(e.name, rpc_url=SIM_PREFIX + e.name) for e in network.endpoints),
+        vault_account=vault,
+        checkpoint=header_hash,
+        start_height=start_height,
+        settings=make_cosmos_settings(settings),
+        retry_s=0.0,
+        gas_price=f"0.025{network.denom}",
+    )
+
+
+def build_cosmos_sim_chain(
+    network: SimCosmos,
+    vault: bytes,
+    submit_key: bytes | None = None,
+    *,
+    start_height: int = 1,
+    checkpoint: tuple[bytes, int] | None = None,
+    **changes: Any,
+) -> Chain[Any, Any, Any, Any]:
+    """The chain of a vault on a simulated Cosmos chain; ``changes`` replace fields of its `ChainConfig`."""
+    config = replace(
+        make_cosmos_sim_config(network, vault, start_height=start_height, checkpoint=checkpoint), **changes
+    )
+    return build_chain(config, submit_key, {config.chain_id: network})
 
 
 def _build_cosmos_parts(

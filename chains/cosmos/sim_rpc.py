@@ -72,9 +72,9 @@ class Lies:
     Reachability: ``down`` refuses connections, ``fail_every`` n fails each n-th request with status 503, ``slow_s`` waits real seconds
     before each answer. Staleness: ``stall_height`` answers everything as if that block were the newest. Events: ``drop_events`` tells no
     transaction of the vault (E5), ``drop_event_every`` n leaves out each n-th, ``reorder_events`` turns the order round, ``forge_events``
-    changes the last byte of each outbox packet. State: ``forge_head`` changes the proven outbox head but not its proof,
+    changes the last byte of each outbox packet, ``undo_results`` tells every transaction as one that failed. State: ``forge_head`` changes the proven outbox head but not its proof,
     ``forge_sequence`` adds to the outbox number. Headers, always the newest one: ``forge_signature``, ``too_few`` (no two thirds sign),
-    ``clock_ahead_s`` (a header of the future, really signed), ``forge_state`` (another app hash under the old commit), ``equivocate`` (a
+    ``clock_ahead_s`` (one more header, of the future, really signed), ``forge_state`` (another app hash under the old commit), ``equivocate`` (a
     second header, really signed).
     """
 
@@ -89,6 +89,7 @@ class Lies:
     drop_event_every: int = 0
     reorder_events: bool = False
     forge_events: bool = False
+    undo_results: bool = False
     forge_head: bool = False
     forge_sequence: int = 0
     forge_signature: bool = False
@@ -190,18 +191,27 @@ class SimCometRpc:
         return height
 
     def _get_block(self, params: Mapping[str, Any]) -> CometBlock:
-        newest = self._get_height()
+        newest = self._get_tip()
         height = self._read_height(params, newest)
+        if height > self._chain.height:
+            return self._make_future_block()
         block = self._chain.comet.blocks[height - 1]
         return self._distort_block(block) if height == newest else block
 
+    def _get_tip(self) -> int:
+        """The height of the newest header."""
+        return self._get_height() + (self._lies.clock_ahead_s > 0)
+
+    def _make_future_block(self) -> CometBlock:
+        comet = self._chain.comet
+        time_ns = int(self._chain.clock() + self._lies.clock_ahead_s) * NANOSECONDS
+        header = comet.make_header(time_ns, (), self._chain.app_hashes[-1], comet.head.header.last_results_hash)
+        return comet.make_block(header, ())
+
     def _distort_block(self, block: CometBlock) -> CometBlock:
-        lies, comet = self._lies, self._chain.comet
+        lies = self._lies
         if lies.equivocate:
             return self._chain.fork(block.height)[1]
-        if lies.clock_ahead_s:
-            time_ns = int(self._chain.clock() + lies.clock_ahead_s) * NANOSECONDS
-            return comet.make_block(replace(block.header, time_ns=time_ns), block.transactions)
         if lies.forge_state:
             return replace(block, header=replace(block.header, app_hash=b"\x11" * 32))
         votes = list(block.commit.signatures)
@@ -229,7 +239,7 @@ class SimCometRpc:
             },
             "sync_info": {
                 "latest_block_hash": _hex(newest.hash),
-                "latest_app_hash": _hex(self._chain.app_hashes[height - 1]),
+                "latest_app_hash": _hex(self._chain.app_hashes[min(height, self._chain.height) - 1]),
                 "latest_block_height": str(height),
                 "latest_block_time": format_time(newest.header.time_ns),
                 "earliest_block_hash": _hex(first.hash),
@@ -259,10 +269,10 @@ class SimCometRpc:
     def _get_commit(self, params: Mapping[str, Any]) -> dict[str, Any]:
         block = self._get_block(params)
         signed = {"header": describe_header(block.header), "commit": describe_commit(block.commit)}
-        return {"signed_header": signed, "canonical": block.height < self._get_height()}
+        return {"signed_header": signed, "canonical": block.height < self._get_tip()}
 
     def _get_validators(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        height = self._read_height(params, self._get_height() + 1)
+        height = self._read_height(params, self._get_tip() + 1)
         members = self._chain.comet.get_set(height).validators
         start, size = _read_page(params, len(members))
         found = members[start : start + size]
@@ -379,6 +389,8 @@ class SimCometRpc:
         return places[::-1] if lies.reorder_events else places
 
     def _distort_result(self, result: TxResult) -> TxResult:
+        if self._lies.undo_results:
+            return replace(result, code=5, codespace="wasm", log="execute wasm contract failed")
         if not self._lies.forge_events:
             return result
         return replace(result, events=tuple(_forge_event(event) for event in result.events))

@@ -54,9 +54,12 @@ class EvmHarness:
         net.transact(self.user_key, self.token, encode_mint(get_address(self.user_key), CAP))
         net.transact(self.user_key, self.token, encode_approve(self.vault, 2**256 - 1))
         net.finalize()
-        self.checkpoint = net.get_checkpoint()
+        self.move_checkpoint()
         self.chain = self.make_chain()
         self.start = get_start_cursor(self.chain.vault_id)
+
+    def move_checkpoint(self) -> None:
+        self.checkpoint = self.network.get_checkpoint()
 
     def make_chain(self, **changes: Any) -> base.Chain[Any, Any, Any, Any]:
         """A chain object as after a restart: nothing is remembered but the configuration."""
@@ -106,7 +109,7 @@ class EvmHarness:
                 lies.drop_log_every = 2
             case "forge_packet":
                 lies.forge_logs = True
-            case "removed":
+            case "undone":
                 lies.removed_logs = True
             case "forge_head":
                 lies.forge_head = True

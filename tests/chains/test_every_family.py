@@ -1,9 +1,11 @@
 """What every chain family must do, in words that name no family. A new family adds one harness to HARNESSES.
 
 A harness is a simulated chain with the real vault on it, a funded user, four operators (three sign) and at least two endpoints. It has
-    chain, start, clock, checkpoint      a `chains.base.Chain` with a submitter, the vault's start cursor, a clock to move, the checkpoint
+    chain, start, clock                  a `chains.base.Chain` with a submitter, the vault's start cursor, a clock to move
     make_chain(), now(), bootstrap(), get_update(trusted, index), get_source(index)
-    deposit(amount), mine(), finalize(), reorg(), certify(sequence, body, timeout_s)
+    move_checkpoint()                    to what is final now; for chains that are made from then on
+    deposit(amount), mine(), finalize(), certify(sequence, body, timeout_s)
+    reorg()                              replace the newest block by one without its transactions, where the family can
     lie(index, kind), be_honest()        for each kind named in this file; change_packet(claim)
     update_reasons                       which reason the family gives for each of BAD_UPDATES
 """
@@ -20,12 +22,13 @@ from chains.base import Outcome, SignedTx
 from messages.bodies import Ack, Deposited, Execute
 from messages.errors import Conflict, Rejected, Unavailable
 from messages.outbox import fold
+from tests.chains.harness_cosmos import CosmosHarness
 from tests.chains.harness_evm import EvmHarness
 
-HARNESSES = {"evm": EvmHarness}
+HARNESSES = {"evm": EvmHarness, "cosmos": CosmosHarness}
 
 BAD_UPDATES = ["bad_signature", "too_few", "future", "forged_state"]
-LIES_ABOUT_PACKETS = ["withhold_all", "withhold_some", "forge_packet", "removed", "forge_head", "forge_number"]
+LIES_ABOUT_PACKETS = ["withhold_all", "withhold_some", "forge_packet", "undone", "forge_head", "forge_number"]
 LIES_ABOUT_HEADERS = [*BAD_UPDATES, "wrong_chain"]
 ANY_LIE = [None, *LIES_ABOUT_PACKETS, *LIES_ABOUT_HEADERS, "down", "stall"]
 HEARTBEAT = Execute(bytes(32), (), ())
@@ -148,7 +151,7 @@ async def test_a_bootstrap_under_another_checkpoint_is_refused(harness):
     claimed = await harness.chain.reader.bootstrap(harness.get_source(0))
     harness.chain.verifier.verify_bootstrap(claimed, harness.now())
     harness.finalize()
-    harness.checkpoint = harness.network.get_checkpoint()
+    harness.move_checkpoint()
     with pytest.raises(Rejected):
         harness.make_chain().verifier.verify_bootstrap(claimed, harness.now())
 
