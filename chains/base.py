@@ -11,7 +11,7 @@ sources never lower the bar, because the bar is the proof).
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Generic, TypeVar
@@ -128,6 +128,12 @@ class Reader(ABC, Generic[BootstrapT, TrustedT, UpdateT, ProofT]):
     @abstractmethod
     async def packets(self, source: str, span: Span) -> Sequence[Claim]:
         """The packets of the span in order, Acks with the inbox packet they answer; believed only after the fold."""
+
+    async def follow(self, source: str, hint: Callable[[], None]) -> None:
+        """Call ``hint`` whenever a source says that it may have something newer; proves nothing, and may never come.
+
+        Returns at once where the source offers no such stream. Raises Unavailable or Rejected when a stream has ended: follow again later.
+        """
 
 
 class Verifier(ABC, Generic[BootstrapT, TrustedT, UpdateT, ProofT]):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NewType
 
 from messages.errors import Rejected
@@ -113,6 +114,7 @@ def compute_due_id(quote_class: bytes) -> SeriesId:
     return SeriesId(keccak256(_DUE_HEAD + quote_class + _DUE_TAIL))
 
 
+@lru_cache(maxsize=65_536)
 def compute_own_portfolio(vault_id: bytes, account: bytes) -> PortfolioId:
     """Return the portfolio of an account without a link: keccak256(vault id || account) (protocol.md 6).
 

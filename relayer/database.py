@@ -171,7 +171,13 @@ class DatabaseFile:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Everything inside is written or nothing; a failure to write is a `StoreFailure` because its end is unknown."""
+        """Everything inside is written or nothing; a failure to write is a `StoreFailure` because its end is unknown.
+
+        Inside another one it is a part of that one. Nothing may be awaited inside: another task would write into it.
+        """
+        if self.connection.in_transaction:
+            yield self.connection
+            return
         try:
             self.connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -57,6 +59,12 @@ BLAME_EVERY_S = 5
 """Seconds between two writes about the same misdeed of the same source."""
 
 MAX_HELD_BLAMES = 2048
+KEPT_PLANS = 4
+"""Plans that are remembered by all that they follow from: a proposer computes its plan once, not again to vote for it."""
+TURN_S = 0.25
+"""How long one task waits for another that verifies the same vault's header, before it does the work itself: a slow endpoint holds up nobody."""
+SENDING_TURNS = 8
+"""Turns of the event loop that a carrier needs to bring a message from its queue to its socket."""
 
 
 class Planner(Protocol):
@@ -110,6 +118,8 @@ class Progress:
     base_k: int
     since: int | None = None
     highest_seen_k: int = 0
+    farthest: dict[bytes, tuple[int, int]] = field(default_factory=dict)
+    """By operator the highest slot of a verified vote that was too far ahead to be kept."""
     ballots: dict[int, Ballot] = field(default_factory=dict)
     proposals: dict[tuple[int, int], Envelope] = field(default_factory=dict)
     waiting: dict[tuple[int, int], Envelope] = field(default_factory=dict)
@@ -181,6 +191,9 @@ class Node:
         self.submit_not_before: dict[tuple[bytes, int, bytes], int] = {}
         # Newest light-client state per chain, decoded once: this process is the only writer of the store.
         self.trusted: dict[str, Any] = {}
+        self._turns = {vault_id: asyncio.Lock() for vault_id in self.vault_ids}
+        self._ledgers: dict[Cut, Ledger] = {}
+        self._plans: dict[tuple[Cut, MarketSnapshot, int, OpenPackets], PlanResult] = {}
         self.last_trouble: dict[str, str] = {}
         self.log = log.bind(node=name)
         try:
@@ -234,7 +247,21 @@ class Node:
 
     def get_ledger(self, cut: Cut) -> Ledger:
         """The ledger at a cut whose facts are on record."""
-        return compute_ledger(self.get_states_at(cut), cut, self.parameters)
+        # a cut names every head, and facts under a head never change
+        ledger = self._ledgers.get(cut)
+        if ledger is None:
+            ledger = compute_ledger(self.get_states_at(cut), cut, self.parameters)
+            _keep(self._ledgers, cut, ledger)
+        return ledger
+
+    def get_plan(self, cut: Cut, market: MarketSnapshot, k: int, open_packets: OpenPackets) -> PlanResult:
+        """The own plan at a cut whose facts are on record; raises what the rules raise."""
+        key = (cut, market, k, open_packets)
+        result = self._plans.get(key)
+        if result is None:
+            result = self.planner.compute_plan(self.get_ledger(cut), market, self.parameters, k, open_packets)
+            _keep(self._plans, key, result)
+        return result
 
     def get_proven_times(self) -> dict[bytes, int]:
         """Per vault the time of its newest proven state; 0 where there is none."""
@@ -245,6 +272,19 @@ class Node:
         """The cut of the last plan with m votes that this node agreed to: later cuts lie at or above it."""
         data = self.store.get_setting("cut_floor")
         return None if data is None else decode_document(Cut, data)
+
+    @asynccontextmanager
+    async def take_turn(self, vault_id: bytes) -> AsyncIterator[None]:
+        """Alone with a vault's headers if that is possible within `TURN_S`: two tasks would verify and fold the same twice."""
+        lock, is_mine = self._turns[vault_id], False
+        with suppress(TimeoutError):
+            async with asyncio.timeout(TURN_S):
+                is_mine = await lock.acquire()
+        try:
+            yield
+        finally:
+            if is_mine:
+                lock.release()
 
     # ---- open packets
 
@@ -312,6 +352,11 @@ class Node:
         data = encode_envelope(envelope, MAX_PROPOSAL_ENVELOPE_BYTES)
         await self.gossip.publish(self.get_topic(envelope.type), data)
 
+    async def let_carrier_send(self) -> None:
+        """Let what was published leave before this process is busy with something long: others wait for it."""
+        for _ in range(SENDING_TURNS):
+            await asyncio.sleep(0)
+
     # ---- records
 
     def record_journal_tip(self) -> None:
@@ -345,6 +390,13 @@ class Node:
         """Stop a subject durably."""
         self.store.record_halt(subject, error.reason or "conflict", str(error), self.clock.now())
         self.log.error("halted", subject=subject, reason=error.reason, detail=str(error))
+
+
+def _keep(kept: dict[Any, Any], key: object, value: object) -> None:
+    """Remember the newest `KEPT_PLANS` values."""
+    kept[key] = value
+    while len(kept) > KEPT_PLANS:
+        del kept[next(iter(kept))]
 
 
 class StepResult:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from chains.base import Chain
 from messages.digests import compute_committee_id, compute_vault_id, get_address
 from messages.documents import Parameters, compute_digest, decode_document
-from messages.errors import Rejected
+from messages.errors import Rejected, Unavailable
 from messages.outbox import Cursor
 from relayer.clock import Clock, SystemClock, Wake
 from relayer.config import Config, FeedTable, get_key_path, read_password
@@ -33,6 +33,12 @@ from relayer.tasks import attest, settle, submit, watch
 
 ACCEPTED_PARAMETERS = "parameters"
 """Setting of the store: version (8 bytes) and digest of the newest parameters this node accepted."""
+
+MIN_FOLLOW_S, MAX_FOLLOW_S = 1.0, 60.0
+"""Pause before a stream of hints that ended is followed again."""
+
+COURTESY_S, MAX_COURTESIES = 0.5, 8
+"""A node without the turn waits so long, again after each news, before it computes a plan of its own to see whether there is work."""
 
 QUARANTINE_MARGIN_S = 120
 """Beyond the longest family constant: clocks differ."""
@@ -84,6 +90,7 @@ class Service:
         self._journal = journal
         self._unsubscribe: list[Callable[[], None]] = []
         self._is_stopping = False
+        self._followers: list[asyncio.Task[None]] = []
         self.last_steps: dict[str, int] = {}
         """When each loop of `run` last ended a step: a loop that hangs is seen by its silence."""
 
@@ -179,25 +186,59 @@ class Service:
             StoreFailure: leave with its exit code. Any other exception: a bug; stop the process.
         """
         node, clock = self.node, self.node.clock
-        loops: list[tuple[str, Wake, float, Callable[[], Awaitable[str]]]] = [
-            (f"watch {node.chains[v].chain_id}", node.watch_wakes[v], node.timing.poll_s, self._get_watch(v))
+        timing = node.timing
+        loops: list[tuple[str, Wake, Callable[[], float], Callable[[], Awaitable[str]]]] = [
+            (f"watch {node.chains[v].chain_id}", node.watch_wakes[v], lambda: timing.poll_s, self._get_watch(v))
             for v in node.vault_ids
         ]
         loops += [
-            ("settle", node.settle_wake, node.timing.settle_s, self._settle),
-            ("attest", node.inbox_wake, float(node.timing.republish_s), self._attest),
-            ("submit", node.submit_wake, node.timing.submit_s, self._submit),
+            ("settle", node.settle_wake, lambda: self._get_turn_in_s(timing.settle_s), self._settle_in_turn),
+            ("attest", node.inbox_wake, self._get_attest_in_s, self._attest),
+            ("submit", node.submit_wake, lambda: timing.submit_s, self._submit),
         ]
         async with asyncio.TaskGroup() as group:
-            for name, wake, period_s, step in loops:
-                group.create_task(clock.run(f"{node.name}/{name}", self._loop(name, wake, period_s, step)))
+            for name, wake, get_period_s, step in loops:
+                group.create_task(clock.run(f"{node.name}/{name}", self._loop(name, wake, get_period_s, step)))
+            self._followers = [
+                group.create_task(self._follow(v, source))
+                for v in (() if self._is_stopping else node.vault_ids)
+                for source in node.chains[v].reader.sources
+            ]
 
-    async def _loop(self, name: str, wake: Wake, period_s: float, step: Callable[[], Awaitable[str]]) -> None:
+    async def _follow(self, vault_id: bytes, source: str) -> None:
+        """Look at a chain as soon as one of its sources hints at news. Streams are a convenience: when one ends, nobody is blamed."""
+        node, backoff_s = self.node, MIN_FOLLOW_S
+        chain, loop = node.chains[vault_id], asyncio.get_running_loop()
+        while True:
+            began_s = loop.time()
+            try:
+                await chain.reader.follow(source, node.watch_wakes[vault_id].set)
+            except (Rejected, Unavailable) as error:
+                node.log.debug("no hints", chain=chain.chain_id, source=source, reason=error.reason)
+            else:
+                return
+            # only a stream that lasted ends the back-off
+            backoff_s = MIN_FOLLOW_S if loop.time() - began_s > MAX_FOLLOW_S else min(MAX_FOLLOW_S, 2 * backoff_s)
+            await asyncio.sleep(backoff_s)
+
+    def _get_turn_in_s(self, longest_s: float) -> float:
+        """A slot begins by the clock alone: nothing happens that could wake its proposer, or who waits with its early proposal."""
+        turn_in_s = settle.get_turn_in_s(self.node)
+        return longest_s if turn_in_s is None else min(longest_s, turn_in_s)
+
+    def _get_attest_in_s(self) -> float:
+        longest_s = float(self.node.timing.republish_s)
+        return self._get_turn_in_s(longest_s) if self.node.progress.waiting else longest_s
+
+    async def _loop(
+        self, name: str, wake: Wake, get_period_s: Callable[[], float], step: Callable[[], Awaitable[str]]
+    ) -> None:
         backoff_s = 0.0
         self.last_steps[name] = self.node.clock.now()
         while not self._is_stopping:
             result = await step()
             self.last_steps[name] = self.node.clock.now()
+            period_s = get_period_s()
             if result == StepResult.UNAVAILABLE:
                 backoff_s = min(self.node.timing.backoff_max_s, max(period_s, backoff_s * 2))
             else:
@@ -208,6 +249,8 @@ class Service:
     def stop(self) -> None:
         """Ask every loop to end after its present step."""
         self._is_stopping = True
+        for follower in self._followers:
+            follower.cancel()
         node = self.node
         for wake in (*node.watch_wakes.values(), node.settle_wake, node.inbox_wake, node.submit_wake):
             wake.set()
@@ -242,6 +285,14 @@ class Service:
             return result
 
         return run
+
+    async def _settle_in_turn(self) -> str:
+        """Settle; who has not the turn gives the proposer a moment first, whose proposal tells it that there is work."""
+        node = self.node
+        for _ in range(MAX_COURTESIES):
+            if self._is_stopping or settle.is_turn(node) or not await node.clock.wait(node.settle_wake, COURTESY_S):
+                break
+        return await self._settle()
 
     async def _settle(self) -> str:
         return await run_step(self.node, "node", "node", lambda: settle.step(self.node))

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -128,6 +129,12 @@ class Store:
     def close(self) -> None:
         """Close the file; safe to call twice."""
         self._file.close()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is recorded inside is written at once and whole at the end, or not at all. Nothing may be awaited inside."""
+        with self._file.transaction():
+            yield
 
     # ---- settings ---------------------------------------------------------------------------------------------------
 

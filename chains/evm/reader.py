@@ -11,7 +11,7 @@ word to give: the numbers must be without gaps, and the fold under the proven he
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -133,6 +133,23 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
     async def packets(self, source: str, span: Span) -> Sequence[Claim]:
         """The vault's packets of the span, in order and without a gap, Acks with what they answer (eth_getLogs)."""
         return await _named(source, self._get_packets_in_time(source, span))
+
+    async def follow(self, source: str, hint: Callable[[], None]) -> None:
+        """Hint when the beacon API tells of another finalized header (topic light_client_finality_update); see `Reader.follow`."""
+        beacon = self._endpoints[source].beacon
+        if not isinstance(beacon, HttpBeaconTransport):
+            return
+        last = b""
+
+        def hear(data: bytes) -> None:
+            nonlocal last
+            # an event comes each slot, a new finalized header once in an epoch
+            header = _cut_finalized(data)
+            if not header or header != last:
+                last = header
+                hint()
+
+        await _named(source, beacon.follow("light_client_finality_update", hear))
 
     # ------------------------------------------------------------------ beacon
 
@@ -272,6 +289,12 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
                 raise Rejected("logs are an array", got=type(answer).__name__, reason="malformed")
             return answer
         raise AssertionError("the last attempt returns or raises")
+
+
+def _cut_finalized(data: bytes) -> bytes:
+    """The text of an event's finalized beacon header, unread, or b"" if it is not where it usually is: only to tell two events apart."""
+    _, found, rest = data.partition(b'"finalized_header"')
+    return rest[: rest.find(b"}")] if found else b""
 
 
 async def _named(source: str, work: Awaitable[ResultT]) -> ResultT:

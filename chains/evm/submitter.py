@@ -17,6 +17,7 @@ Source: EIP-1559, EIP-2718, execution-apis; the fee rule is that of the field's 
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -101,11 +102,8 @@ class EvmSubmitter(Submitter):
         mine = [p for p in previous if p.account == self.account and p.chain == self._chain]
         same = next((p for p in reversed(mine) if self._is_same(p, certificate)), None)
         data = encode_recv(certificate)
-        gas = await self._estimate_gas(data)
-        counts = await self._ask_all("eth_getTransactionCount", self._decode_count, self.account, "latest")
-        pending = await self._ask_all("eth_getTransactionCount", self._decode_count, self.account, "pending")
+        gas, counts, pending, (base, tip) = await self._ask_everything(data)
         nonce, replaces = choose_nonce(counts, pending, mine, same)
-        base, tip = await self._ask_first(self._get_fees)
         max_fee, priority_fee = 2 * base + tip, tip
         if replaces and same is not None:
             max_fee, priority_fee = (
@@ -129,10 +127,7 @@ class EvmSubmitter(Submitter):
 
         Raises as `prepare`.
         """
-        gas = await self._estimate_gas(data)
-        counts = await self._ask_all("eth_getTransactionCount", self._decode_count, self.account, "latest")
-        pending = await self._ask_all("eth_getTransactionCount", self._decode_count, self.account, "pending")
-        base, tip = await self._ask_first(self._get_fees)
+        gas, counts, pending, (base, tip) = await self._ask_everything(data)
         if base + tip > self._policy.max_fee_cap_wei:
             raise Unavailable(
                 "the market asks for higher fees than the operator allows: raise max_fee_gwei",
@@ -172,6 +167,27 @@ class EvmSubmitter(Submitter):
             tx_id=encode_data(bytes(signed.hash)),
             raw=bytes(signed.raw_transaction),
         )
+
+    async def _ask_everything(self, data: bytes) -> tuple[int, list[int], list[int], tuple[int, int]]:
+        """Gas of a call, the account's nonces (mined, pending) and fees, asked at the same time; raises the first failure in that order."""
+        count = "eth_getTransactionCount"
+        gas, counts, pending, fees = await asyncio.gather(
+            self._estimate_gas(data),
+            self._ask_all(count, self._decode_count, self.account, "latest"),
+            self._ask_all(count, self._decode_count, self.account, "pending"),
+            self._ask_first(self._get_fees),
+            return_exceptions=True,
+        )
+        # by hand: the others have ended by now, and nothing of them is left behind
+        if isinstance(gas, BaseException):
+            raise gas
+        if isinstance(counts, BaseException):
+            raise counts
+        if isinstance(pending, BaseException):
+            raise pending
+        if isinstance(fees, BaseException):
+            raise fees
+        return gas, counts, pending, fees
 
     async def _estimate_gas(self, data: bytes) -> int:
         """The highest estimate under the cap: unused gas costs nothing, and an endpoint that lags may not even know the vault."""

@@ -8,7 +8,7 @@ JSON-RPC travels through web3 providers, so that any provider of web3 (HTTP, IPC
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol
@@ -18,6 +18,7 @@ from web3.exceptions import Web3Exception
 from web3.providers.async_base import AsyncBaseProvider
 from web3.types import RPCEndpoint, RPCResponse
 
+from chains.event_stream import follow_events
 from chains.http_json import (
     MAX_ANSWER_BYTES,
     MAX_TEXT,
@@ -71,6 +72,10 @@ class HttpBeaconTransport:
         status, body = await self._http.fetch("GET", self.base_url + path, params=dict(params))
         verify_status(status, body)
         return decode_json(body)
+
+    async def follow(self, topic: str, hint: Callable[[bytes], None]) -> None:
+        """Events of one topic of the Beacon API; see `chains.event_stream.follow_events`."""
+        await follow_events(self.base_url + "/eth/v1/events", {"topics": topic}, hint)
 
     async def close(self) -> None:
         """Close the connection pool."""

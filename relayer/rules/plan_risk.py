@@ -25,7 +25,7 @@ PPM: Final = 1_000_000
 def add_liquidation(context: Context) -> None:
     """Add one step for every portfolio with MM < 0, portfolios by id."""
     surplus = {c: b.surplus for c, b in compute_backing(context.ledger.states, context.parameters).items()}
-    for portfolio in sorted(context.ledger.portfolios):
+    for portfolio in sorted(_get_exposed(context)):
         book = context.get_book(portfolio)
         try:
             if context.is_maintenance_good(book):
@@ -43,6 +43,17 @@ def add_liquidation(context: Context) -> None:
             context.note(
                 "in_liquidation", b"", portfolio, "it holds no option any more; its cash is lifted against its debt"
             )
+
+
+def _get_exposed(context: Context) -> set[bytes]:
+    """Portfolios that hold an option or owe anything: of all others every margin is >= 0 whatever the prices are.
+
+    Most accounts of a vault hold cash and nothing else; a plan does not look at each of them.
+    """
+    ledger = context.ledger
+    places = set(ledger.positions) | {place for place, held in ledger.cash.items() if any(a < 0 for a in held.values())}
+    found = {ledger.portfolio_of[place] for place in places} | {portfolio for portfolio, _ in ledger.dues}
+    return found & set(ledger.portfolios)
 
 
 def _add_step(context: Context, portfolio: bytes, surplus: dict[bytes, int]) -> None:

@@ -36,7 +36,7 @@ from relayer.rules.plan import finalize_packet, get_body
 from relayer.rules.statements import Equivocation, SignedParameters, SignedPlan
 
 MAX_K_AHEAD = 64
-"""How far above its own k a node follows another's: numbers are names, but nobody may burn all of them at once."""
+"""How far above its own k a node keeps what others say: proposals that wait, votes that may add up."""
 
 MAX_CLOCK_SKEW_S = 30
 """How far the time of a market snapshot may be from a signer's own clock (protocol.md 5)."""
@@ -101,7 +101,8 @@ def verify_slot(
     """Judge a proposal by its slot: right proposer, not below what this node signed, not ahead of its time.
 
     An early one is kept and looked at again: if round r + 1 could begin whenever its proposer likes, one operator could split
-    the votes of every k.
+    the votes of every k. So could it with a higher k, shown to one node at a time: who has voted there signs nothing below any more.
+    A higher k is due once a certificate, enough peers (`get_peers_slot`) or patience have brought this node there.
 
     Args:
         proposal: with its (k, r) and proposer.
@@ -124,8 +125,7 @@ def verify_slot(
         raise Rejected(
             "this k is too far ahead", got=proposal.k, expected=f"<= {slot[0] + MAX_K_AHEAD}", reason="far_k"
         )
-    # A higher k means that others have certified or given up what this node still waits for: round 0 may be answered.
-    is_due = proposal.r <= slot[1] if proposal.k <= slot[0] else proposal.r == 0
+    is_due = proposal.k < slot[0] or (proposal.k == slot[0] and proposal.r <= slot[1])
     return SlotVerdict.DUE if is_due else SlotVerdict.EARLY
 
 
@@ -219,12 +219,19 @@ def verify_quorum(votes: Sequence[Vote], k: int, plan_digest: bytes, committee: 
         verify_vote(vote, committee)
 
 
-def get_peers_slot(ballots: Collection[Ballot], committee: Committee) -> tuple[int, int]:
+def get_peers_slot(
+    ballots: Collection[Ballot], committee: Committee, farthest: Mapping[bytes, tuple[int, int]] | None = None
+) -> tuple[int, int]:
     """The highest slot that more operators than may be faulty have reached: a node that is behind follows it.
 
     n - m + 1 votes hold at least one of an honest operator whose patience was over; (0, 0) while nobody voted.
+
+    Args:
+        ballots: verified votes, of any k.
+        committee: in force.
+        farthest: by operator the highest slot of a verified vote that is kept in no ballot.
     """
-    reached: dict[bytes, tuple[int, int]] = {}
+    reached = dict(farthest or {})
     for ballot in ballots:
         for vote in ballot.votes:
             reached[vote.operator] = max(reached.get(vote.operator, (0, 0)), (vote.k, vote.r))

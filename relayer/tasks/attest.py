@@ -6,7 +6,8 @@ the plan itself, computed again from own facts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -19,6 +20,7 @@ from messages.documents import (
     Evidence,
     OpenPacket,
     Plan,
+    PlannedPacket,
     Proposal,
     SignedMark,
     SignedReport,
@@ -29,7 +31,7 @@ from messages.documents import (
 )
 from messages.errors import Conflict, Rejected, Unavailable
 from messages.outbox import Claim
-from messages.packet import compute_commitment, decode_packet_abi, encode_packet_abi
+from messages.packet import Packet, compute_commitment, decode_packet_abi, encode_packet_abi
 from messages.wire import DUPLICATE, MAX_ENVELOPE_BYTES, Envelope, decode_envelope, encode_envelope, verify_envelope
 from relayer.database import encode_u64
 from relayer.killpoints import reach
@@ -59,6 +61,7 @@ from relayer.rules.quorum import (
     verify_open_packets,
     verify_quorum,
     verify_slot,
+    verify_vote,
 )
 from relayer.rules.statements import ArchivePackets, ArchiveRequest, Equivocation, PacketSignature, SignedPlan
 from relayer.states import get_positions, get_price_slots
@@ -173,7 +176,7 @@ def follow_peers(node: Node, committee: Committee) -> tuple[int, int]:
     """The slot that is due here; a node that is behind (late, restarted, cut off) jumps to where the others are."""
     progress, now, count = node.progress, node.clock.now(), len(committee.operators)
     slot = get_slot(progress.base_k, progress.since, now, node.patience_s, count)
-    peers = get_peers_slot(progress.ballots.values(), committee)
+    peers = get_peers_slot(progress.ballots.values(), committee, progress.farthest)
     if peers <= slot or peers[0] < progress.base_k:
         return slot
     progress.base_k, progress.since = peers[0], now - peers[1] * node.patience_s
@@ -211,16 +214,19 @@ async def verify_proposal(node: Node, proposal: Proposal, committee: Committee) 
     verify_forward(proposal.cut, node.get_cut_floor())
     _verify_time(node, proposal.market.now)
     for entry, evidence in zip(proposal.cut.entries, proposal.evidence, strict=True):
-        await verify_entry(node, entry, evidence)
+        if node.store.get_head_at(entry.vault_id, entry.height) is not None:
+            await verify_entry(node, entry, evidence)
+            continue
+        async with node.take_turn(entry.vault_id):  # watch may be at the same header right now
+            await verify_entry(node, entry, evidence)
     states = node.get_states_at(proposal.cut)
     positions = get_positions(states, {e.vault_id: e.time for e in proposal.cut.entries})
     own = {(p.vault_id, p.sequence, p.plan_digest) for p in node.get_open_records(positions)}
     verify_open_packets(proposal.open_packets.packets, own, positions, committee)
     for listed in proposal.open_packets.packets:
         verify_listed(node, listed)
-    ledger = node.get_ledger(proposal.cut)
     node.planner.verify_market(proposal.market, node.parameters, node.store.get_number("market_now"), node.clock.now())
-    result = node.planner.compute_plan(ledger, proposal.market, node.parameters, proposal.k, proposal.open_packets)
+    result = node.get_plan(proposal.cut, proposal.market, proposal.k, proposal.open_packets)
     if compute_digest(result.plan) != proposal.plan_digest:
         raise Rejected(
             "this node computes another plan from the same facts", got=proposal.plan_digest,
@@ -252,7 +258,7 @@ def verify_listed(node: Node, listed: OpenPacket) -> None:
         is_planned = any(
             (p.vault_id, p.operator_epoch, p.sequence, p.timeout)
             == (listed.vault_id, listed.operator_epoch, listed.sequence, listed.timeout)
-            and finalize_packet(p, listed.plan_digest).payloads[0].value == listed.value
+            and finalize(p, listed.plan_digest)[0].payloads[0].value == listed.value
             for p in plan.packets
         )
     except Rejected as error:  # the digest is that of a document of another kind
@@ -395,13 +401,16 @@ async def vote(node: Node, proposal: Proposal, envelope: Envelope, plan: Plan) -
         raise Rejected(str(refusal), reason=refusal.reason, source="own journal") from refusal
     store = node.store
     k, r, proposer = proposal.k, proposal.r, proposal.proposer
-    store.record_document("plan", digest, encode_document(plan), now, k=k, r=r, operator=proposer)
-    sent = encode_envelope(envelope, MAX_PROPOSAL_ENVELOPE_BYTES)
-    store.record_document("proposal", compute_digest(proposal), sent, now, k=k, r=r, operator=proposer)
-    store.record_vote(own_vote)
-    node.record_journal_tip()
+    with store.together():
+        store.record_document("plan", digest, encode_document(plan), now, k=k, r=r, operator=proposer)
+        sent = encode_envelope(envelope, MAX_PROPOSAL_ENVELOPE_BYTES)
+        store.record_document("proposal", compute_digest(proposal), sent, now, k=k, r=r, operator=proposer)
+        store.record_vote(own_vote)
+        node.record_journal_tip()
     reach("after_vote")
+    node.log.debug("voted", k=k, r=r)
     await node.publish("vote", own_vote)
+    await node.let_carrier_send()
     await add_and_act(node, own_vote)
 
 
@@ -418,9 +427,16 @@ async def add_and_act(node: Node, new: Vote) -> None:
         Rejected: the vote is not sound or of no current k.
     """
     progress = node.progress
-    if not progress.base_k - 3 <= new.k <= progress.base_k + MAX_K_AHEAD:
-        raise Rejected("a vote of a k that is over or far away", got=new.k, expected=progress.base_k, reason="old_k")
+    if new.k < progress.base_k - 3:
+        raise Rejected("a vote of a k that is over", got=new.k, expected=progress.base_k, reason="old_k")
     committee = node.get_committee()
+    if new.k > progress.base_k + MAX_K_AHEAD:
+        # One number for each operator: enough to follow the others after a long absence, whatever a liar says.
+        verify_vote(new, committee)
+        progress.farthest[new.operator] = max(progress.farthest.get(new.operator, (0, 0)), (new.k, new.r))
+        follow_peers(node, committee)
+        if new.k > progress.base_k + MAX_K_AHEAD:
+            return
     ballot, added, evidence = add_vote(progress.ballots.get(new.k, Ballot(new.k)), new, committee)
     _look_for_own_vote(node, new)
     if evidence is not None:
@@ -439,8 +455,13 @@ async def add_and_act(node: Node, new: Vote) -> None:
 async def open_voted(node: Node, ballot: Ballot, digest: bytes, committee: Committee) -> None:
     """Open the packets of a plan that has m votes and is known here; of two such plans of one k the journal signs one."""
     data, votes = node.store.get_document(digest), get_quorum_votes(ballot, digest, committee)
-    if data is not None and votes:
-        await open_and_sign(node, decode_document(Plan, data), votes)
+    if data is None or not votes:
+        return
+    plan = decode_document(Plan, data)
+    # one more vote than m says nothing new of a plan that is open here, and signed as far as this node signs it
+    is_signed = _is_signed_here(node, plan, digest) or not _may_sign(node, digest)
+    if not is_signed or not _are_packets_known(node, plan, digest):
+        await open_and_sign(node, plan, votes)
 
 
 def _look_for_own_vote(node: Node, verified: Vote) -> None:
@@ -460,6 +481,13 @@ def quarantine(node: Node, why: str) -> None:
     node.blame("node", "own key", "journal_lost", why)
 
 
+@lru_cache(maxsize=1024)
+def finalize(planned: PlannedPacket, plan_digest: bytes) -> tuple[Packet, bytes]:
+    """The packet that operators sign and its commitment, remembered: every message about a plan names all of its packets."""
+    packet = finalize_packet(planned, plan_digest)
+    return packet, compute_commitment(packet)
+
+
 # ---- packets ------------------------------------------------------------------------------------------------------------
 
 
@@ -469,16 +497,18 @@ async def open_and_sign(node: Node, plan: Plan, votes: Sequence[Vote]) -> None:
     is_new = not _are_packets_known(node, plan, digest)
     records = []
     for planned in plan.packets:
-        packet = finalize_packet(planned, digest)
+        packet, commitment = finalize(planned, digest)
         records.append(
             PacketRecord(
-                planned.vault_id, planned.sequence, compute_commitment(packet), planned.operator_epoch, planned.timeout,
+                planned.vault_id, planned.sequence, commitment, planned.operator_epoch, planned.timeout,
                 packet.payloads[0].value, digest, plan.k, planned.purpose, "open", now,
             )
         )  # fmt: skip
-    node.store.record_document("plan", digest, encode_document(plan), now, k=plan.k)
-    node.store.record_open_packets(records, votes)
-    _finish_k(node, plan.k, digest)
+    with node.store.together():
+        node.store.record_document("plan", digest, encode_document(plan), now, k=plan.k)
+        node.store.record_open_packets(records, votes)
+        _settle_late(node, {p.vault_id for p in plan.packets})
+        _finish_k(node, plan.k, digest)
     signatures: tuple[PacketSignature, ...] = ()
     if _may_sign(node, digest) and not _is_halted_for(node, plan):
         slots = get_price_slots(node.states.get_all_newest().values())
@@ -495,11 +525,22 @@ async def open_and_sign(node: Node, plan: Plan, votes: Sequence[Vote]) -> None:
                 raise
             node.progress.unsigned.add(digest)
             node.blame("node", "own journal", refusal.reason, str(refusal))
+    with node.store.together():
         node.record_journal_tip()
-    add_signatures(node, plan, digest, signatures)
+        add_signatures(node, plan, digest, signatures)
     reach("after_signatures")
+    node.log.debug("opened", k=plan.k, signed=len(signatures))
     if is_new or signatures:  # an answer to an answer would never end
         await publish_signed_plan(node, plan, votes)
+        await node.let_carrier_send()
+
+
+def _settle_late(node: Node, vault_ids: Iterable[bytes]) -> None:
+    """What the newest proven states say of packets that become known only now; else they would look open until the next header."""
+    for vault_id in sorted(vault_ids):
+        head = node.store.get_head(vault_id)
+        if head is not None:
+            watch.settle_packets(node, vault_id, head.point, ())
 
 
 def _may_sign(node: Node, digest: bytes) -> bool:
@@ -555,34 +596,34 @@ def add_signatures(node: Node, plan: Plan, digest: bytes, signatures: Sequence[P
     """
     committee, now = node.get_committee(), node.clock.now()
     bad: Rejected | None = None
-    for planned in plan.packets:
-        packet = finalize_packet(planned, digest)
-        commitment = compute_commitment(packet)
-        known = node.store.get_signatures(planned.vault_id, planned.sequence, commitment)
-        given = [s for s in signatures if (s.vault_id, s.sequence) == (planned.vault_id, planned.sequence)]
-        record = node.store.get_packet(planned.vault_id, planned.sequence, commitment)
-        is_certified = record is not None and node.store.get_certificate_signatures(record) is not None
-        if is_certified and all(known.get(s.operator) == s.signature for s in given):
-            continue  # said again, as gossip does
-        ballot = PacketBallot(planned.vault_id, planned.operator_epoch, packet, tuple(sorted(known.items())))
-        new = []
-        for s in given:
-            try:
-                ballot, added = add_signature(ballot, s.operator, s.signature, committee)
-            except Rejected as error:
-                bad = error
+    with node.store.together():
+        for planned in plan.packets:
+            packet, commitment = finalize(planned, digest)
+            known = node.store.get_signatures(planned.vault_id, planned.sequence, commitment)
+            given = [s for s in signatures if (s.vault_id, s.sequence) == (planned.vault_id, planned.sequence)]
+            record = node.store.get_packet(planned.vault_id, planned.sequence, commitment)
+            is_certified = record is not None and node.store.get_certificate_signatures(record) is not None
+            if is_certified and all(known.get(s.operator) == s.signature for s in given):
+                continue  # said again, as gossip does
+            ballot = PacketBallot(planned.vault_id, planned.operator_epoch, packet, tuple(sorted(known.items())))
+            new = []
+            for s in given:
+                try:
+                    ballot, added = add_signature(ballot, s.operator, s.signature, committee)
+                except Rejected as error:
+                    bad = error
+                    continue
+                if added is not Added.DUPLICATE:
+                    new.append((planned.vault_id, planned.sequence, commitment, s.operator, s.signature))
+            if new:
+                node.store.record_signatures(new)
+            if record is None or is_certified:
                 continue
-            if added is not Added.DUPLICATE:
-                new.append((planned.vault_id, planned.sequence, commitment, s.operator, s.signature))
-        if new:
-            node.store.record_signatures(new)
-        if record is None or is_certified:
-            continue
-        certificate = get_certificate(ballot, committee)
-        if certificate is not None:
-            node.store.record_certificate(certificate, now)
-            node.log.info("certified", vault=planned.vault_id.hex()[:8], sequence=planned.sequence, k=plan.k)
-            node.submit_wake.set()
+            certificate = get_certificate(ballot, committee)
+            if certificate is not None:
+                node.store.record_certificate(certificate, now)
+                node.log.info("certified", vault=planned.vault_id.hex()[:8], sequence=planned.sequence, k=plan.k)
+                node.submit_wake.set()
     if bad is not None:
         raise bad
 
@@ -598,8 +639,6 @@ async def accept_signed_plan(node: Node, envelope: Envelope, body: bytes) -> Non
     digest = compute_digest(signed.plan)
     committee = node.get_committee()
     verify_quorum(signed.votes, signed.plan.k, digest, committee)
-    if signed.plan.k > node.progress.base_k + MAX_K_AHEAD:
-        raise Rejected("this k is too far ahead", got=signed.plan.k, reason="far_k")
     unknown = not node.store.get_votes(digest)
     for vote_ in signed.votes:
         await _look_for_two_votes(node, vote_, committee)
@@ -612,19 +651,16 @@ async def accept_signed_plan(node: Node, envelope: Envelope, body: bytes) -> Non
     if is_missing or (is_unsigned and _may_sign(node, digest) and not _is_halted_for(node, signed.plan)):
         await open_and_sign(node, signed.plan, signed.votes)
     add_signatures(node, signed.plan, digest, signed.signatures)
+    await asyncio.sleep(0)  # a certificate does not wait for the rest of the mail
 
 
 def _are_packets_known(node: Node, plan: Plan, digest: bytes) -> bool:
-    return all(
-        node.store.get_packet(p.vault_id, p.sequence, compute_commitment(finalize_packet(p, digest))) is not None
-        for p in plan.packets
-    )
+    return all(node.store.get_packet(p.vault_id, p.sequence, finalize(p, digest)[1]) is not None for p in plan.packets)
 
 
 def _is_signed_here(node: Node, plan: Plan, digest: bytes) -> bool:
     return all(
-        node.signer.operator
-        in node.store.get_signatures(p.vault_id, p.sequence, compute_commitment(finalize_packet(p, digest)))
+        node.signer.operator in node.store.get_signatures(p.vault_id, p.sequence, finalize(p, digest)[1])
         for p in plan.packets
     )
 
@@ -637,7 +673,7 @@ def _look_for_own_signatures(node: Node, signed: SignedPlan, digest: bytes) -> N
     for planned in signed.plan.packets:
         said = compute_packet_digest(
             planned.vault_id, planned.operator_epoch, planned.sequence,
-            compute_commitment(finalize_packet(planned, digest)),
+            finalize(planned, digest)[1],
         )  # fmt: skip
         for s in signed.signatures:
             if (s.vault_id, s.sequence, s.operator) != (planned.vault_id, planned.sequence, node.signer.operator):
@@ -668,7 +704,7 @@ async def _look_for_two_plans(node: Node, signed: SignedPlan, digest: bytes) -> 
         if other_digest == digest:
             continue
         for planned in other.packets:
-            commitment = compute_commitment(finalize_packet(planned, other_digest))
+            commitment = finalize(planned, other_digest)[1]
             known = node.store.get_signatures(planned.vault_id, planned.sequence, commitment)
             for s in signed.signatures:
                 if s.operator in known:
@@ -740,7 +776,7 @@ async def publish_signed_plan(node: Node, plan: Plan, votes: Sequence[Vote]) -> 
     digest = compute_digest(plan)
     signatures = []
     for planned in plan.packets:
-        commitment = compute_commitment(finalize_packet(planned, digest))
+        commitment = finalize(planned, digest)[1]
         known = node.store.get_signatures(planned.vault_id, planned.sequence, commitment)
         signatures += [PacketSignature(planned.vault_id, planned.sequence, o, s) for o, s in known.items()]
     await node.publish("signed_plan", SignedPlan(plan, tuple(votes), tuple(signatures)))

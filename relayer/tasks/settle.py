@@ -48,7 +48,7 @@ async def step(node: Node) -> bool:
     reports, marks = attest.get_prices(node, ledger, now)
     market_now = max(now, node.store.get_number("market_now"))
     market = node.planner.compute_market(market_now, ledger, node.parameters, reports, marks)
-    result = node.planner.compute_plan(ledger, market, node.parameters, slot[0], open_packets)
+    result = node.get_plan(cut, market, slot[0], open_packets)
     progress.result = result
     if not result.plan.packets:
         progress.since = None
@@ -75,6 +75,7 @@ async def step(node: Node) -> bool:
     node.record_journal_tip()
     node.log.info("propose", k=slot[0], r=slot[1], packets=len(result.plan.packets))
     await node.publish_envelope(envelope)
+    await node.let_carrier_send()
     # The own proposal goes the same road as everybody's: it is verified, voted for and recorded by attest.
     await attest.accept_proposal(node, envelope, encode_document(proposal))
     return True
@@ -89,6 +90,20 @@ async def update_prices(node: Node) -> None:
             attest.record_prices(node, reports, marks, now)
         except RelayerError as error:
             node.blame("feeds", error.source or f"feed {number}", error.reason or "feed", str(error))
+
+
+def is_turn(node: Node) -> bool:
+    """Whether this operator proposes in the slot that is due; cheap."""
+    committee = node.get_committee()
+    return _is_mine(node, committee, attest.follow_peers(node, committee))
+
+
+def get_turn_in_s(node: Node) -> float | None:
+    """Seconds until the next slot is due by this node's clock; None while there is no work."""
+    since = node.progress.since
+    if since is None:
+        return None
+    return float(node.patience_s - max(0, node.clock.now() - since) % node.patience_s)
 
 
 def _is_mine(node: Node, committee: Committee, slot: tuple[int, int]) -> bool:

@@ -111,6 +111,7 @@ async def _submit_packet(
         raise
     node.submit_not_before.pop(key, None)
     row = store.record_transaction(signed, packet.commitment, now)
+    node.log.debug("prepared", chain=chain.chain_id, sequence=packet.sequence)
     await _send(node, submitter, row, signed)
     node.log.info("sent", chain=chain.chain_id, sequence=packet.sequence, tx=signed.tx_id, again=last is not None)
     return True

@@ -33,6 +33,12 @@ async def step(node: Node, vault_id: bytes) -> bool:
     Raises:
         Unavailable, Rejected, Conflict: as `chains.base`; handled by `relayer.node.run_step`.
     """
+    node.log.debug("look", chain=node.chains[vault_id].chain_id)
+    async with node.take_turn(vault_id):
+        return await _look(node, vault_id)
+
+
+async def _look(node: Node, vault_id: bytes) -> bool:
     chain = node.chains[vault_id]
     now = node.clock.now()
     if node.store.is_halted(f"chain:{chain.chain_id}"):
@@ -200,6 +206,7 @@ def record(
     held = node.peer_packets.get(vault_id)
     if held:
         node.peer_packets[vault_id] = {s: c for s, c in held.items() if s > collected.head.sequence}
+    node.log.debug("header", chain=chain.chain_id, height=point.height)
     if collected.facts:
         node.log.info(
             "facts", chain=chain.chain_id, height=point.height, count=len(collected.facts), upto=collected.head.sequence

@@ -111,13 +111,15 @@ def test_a_slot_moves_by_patience_and_then_to_the_next_k():
         (7, 1, (7, 0), 0, "early"),
         (7, 1, (7, 1), 0, "due"),
         (7, 0, (7, 2), 0, "due"),
-        (8, 0, (7, 0), 0, "due"),
-        (8, 1, (7, 0), 0, "early"),
+        (8, 0, (7, 0), 0, "early"),
+        (8, 0, (8, 0), 0, "due"),
+        (8, 1, (7, 3), 0, "early"),
+        (6, 3, (7, 0), 0, "due"),
         (6, 0, (7, 0), 0, "due"),
         (5, 0, (7, 0), 0, "old_k"),
         (7, 0, (7, 0), 8, "old_k"),
         (7, 0, (7, 0), 7, "due"),
-        (71, 0, (7, 0), 0, "due"),
+        (71, 0, (7, 0), 0, "early"),
         (72, 0, (7, 0), 0, "far_k"),
     ],
 )
@@ -143,6 +145,13 @@ def test_a_node_follows_the_slot_that_more_operators_than_may_be_faulty_have_rea
     assert q.get_peers_slot([ballot], COMMITTEE) == (5, 1)
     assert q.get_peers_slot([q.Ballot(5, (make_vote(0, r=3),))], COMMITTEE) == (0, 0)  # one may be lying
     assert q.get_peers_slot([ballot, q.Ballot(9, (make_vote(2, k=9),))], COMMITTEE) == (5, 3)
+
+
+def test_votes_too_far_ahead_to_be_kept_count_for_the_slot_of_the_others():
+    far = {OPERATORS[0]: (900, 1), OPERATORS[1]: (800, 2)}
+    assert q.get_peers_slot([], COMMITTEE, far) == (800, 2)
+    assert q.get_peers_slot([], COMMITTEE, {OPERATORS[0]: (2**63, 0)}) == (0, 0)  # one may be lying
+    assert q.get_peers_slot([], COMMITTEE, {bytes(20): (900, 0), **far}) == (800, 2)  # and strangers count nothing
 
 
 # ---- votes
