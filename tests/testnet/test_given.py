@@ -9,11 +9,13 @@ import pytest
 from messages.canonical import decode_canonical
 from messages.errors import Rejected
 from relayer.keys import Secret, create_key_file
+from relayer.testnet.cosmos_door import CosmosDoor
 from relayer.testnet.door import get_faucet_key
 from relayer.testnet.given import load_given, open_key
 from relayer.testnet.nodes import SidecarSizes, start_anvil, start_sidecar
 from relayer.testnet.processes import Group
 from relayer.testnet.run import Options, get_unavailable_reason, run_testnet
+from relayer.testnet.wasmd import DENOM, GAS_PRICE, PREFIX, start_wasmd
 from relayer.toml_writer import encode_toml
 
 NAMES = ("one", "two")
@@ -119,28 +121,55 @@ def test_chains_that_the_scenario_does_not_have_are_refused(tmp_path):
     assert caught.value.reason == "no_file"
 
 
+def start_given_evm(group, name, number):
+    node = start_anvil(group, f"anvil-{name}", number)
+    beacon = start_sidecar(group, f"sidecar-{name}", node, SidecarSizes(slots_per_epoch=4))
+    return make_chain(
+        chain_id=node.chain_id,
+        settings=decode_canonical(beacon.settings.encode()),
+        checkpoint="0x" + beacon.wait_for_checkpoint().hex(),
+        fund_wei=str(10**18),
+        endpoints=[{"name": "given", "execution": node.url, "beacon": beacon.url}],
+    ), get_faucet_key()
+
+
+def start_given_cosmos(group, name, number):
+    network = start_wasmd(group, f"wasmd-{name}", f"given-{number}")
+    url = network.validators[0].url
+    checkpoint, height, _ = CosmosDoor(url, network.chain_id, network.faucet_key, b"").get_header()
+    return make_cosmos_chain(
+        chain=f"cosmos:{network.chain_id}",
+        denom=DENOM,
+        gas_price=GAS_PRICE,
+        settings={"checkpoint_height": height, "prefix": PREFIX},
+        checkpoint="0x" + checkpoint.hex(),
+        endpoints=[{"name": "given", "rpc": url}],
+    ), network.faucet_key
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_the_story_runs_through_given_endpoints(tmp_path):
-    reason = get_unavailable_reason()
+@pytest.mark.parametrize("families", [("evm", "evm"), ("evm", "cosmos")], ids="-".join)
+def test_the_story_runs_through_given_endpoints(tmp_path, families):
+    reason = get_unavailable_reason(families)
     if reason:
         pytest.skip(reason)
-    write_key(tmp_path, get_faucet_key())
     chains = {}
+    starters = {"evm": start_given_evm, "cosmos": start_given_cosmos}
     with Group(tmp_path / "nodes") as group:
-        for number, name in enumerate(NAMES):
-            node = start_anvil(group, f"anvil-{name}", 31501 + number)
-            beacon = start_sidecar(group, f"sidecar-{name}", node, SidecarSizes(slots_per_epoch=4))
-            chains[name] = make_chain(
-                chain_id=node.chain_id,
-                settings=decode_canonical(beacon.settings.encode()),
-                checkpoint="0x" + beacon.wait_for_checkpoint().hex(),
-                fund_wei=str(10**18),
-                endpoints=[{"name": "given", "execution": node.url, "beacon": beacon.url}],
-            )
+        for number, (name, family) in enumerate(zip(NAMES, families, strict=True)):
+            chain, key = starters[family](group, name, 31501 + number)
+            folder = tmp_path / name
+            folder.mkdir()
+            write_key(folder, key)
+            references = {
+                key: chain[key].replace("file:", f"file:{name}/") for key in ("faucet_key", "faucet_password")
+            }
+            chains[name] = chain | references
         config = write(tmp_path, chains, wait_s=300, expiry_minutes=4)
         folder = tmp_path / "run"
         assert run_testnet(Options("run", folder, seed=3, config=config)) == 0
     result = json.loads((folder / "report.json").read_text())
     assert result["conservation"]["difference"] == "0"
-    assert "given endpoints" in result["nodes"]
+    assert result["nodes"].count("given endpoints") == 2
+    assert [c["family"] for c in result["chains"].values()] == list(families)

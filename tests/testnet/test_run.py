@@ -17,16 +17,18 @@ EXPIRY_MINUTES = 7
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("faults", [False, True], ids=["calm", "faults"])
-def test_the_story_is_settled_on_real_nodes_and_every_operator_knows_the_same(tmp_path, faults):
-    reason = get_unavailable_reason()
+@pytest.mark.parametrize("families", [("evm", "evm"), ("evm", "cosmos")], ids="-".join)
+def test_the_story_is_settled_on_real_nodes_and_every_operator_knows_the_same(tmp_path, families, faults):
+    reason = get_unavailable_reason(families)
     if reason:
         pytest.skip(reason)
     folder = tmp_path / "run"
-    options = Options("run", folder, 2, faults, EXPIRY_MINUTES, SLOTS_PER_EPOCH)
+    options = Options("run", folder, 2, faults, EXPIRY_MINUTES, SLOTS_PER_EPOCH, families=families)
     assert run_testnet(options) == 0
     result = json.loads((folder / "report.json").read_text())
     assert result["conservation"]["difference"] == "0"
     assert result["operators_agree"]
+    assert [c["family"] for c in result["chains"].values()] == list(families)
     assert int(result["settlement"]["net"]) < int(result["settlement"]["gross"])
     assert result["packets"] > 4
     assert all(not found["halts"] for found in result["incidents"].values())
