@@ -66,6 +66,7 @@ from chains.cosmos.wasm_vm import (
     decode_address_once,
     encode_address_once,
 )
+from chains.http_json import decode_json
 from messages.errors import Rejected
 
 AUTH, BANK, WASM = b"acc", b"bank", b"wasm"
@@ -1023,17 +1024,20 @@ class SimApp:
 
     def _answer(self, context: Context, request: bytes) -> bytes:
         """What the chain answers to a contract's query: JSON of SystemResult<ContractResult<Binary>>."""
+        wrapped: dict[str, Any]
         try:
-            result = self._answer_request(context.branch(), json.loads(request))
-            wrapped: dict[str, Any] = {"ok": {"ok": base64.b64encode(result).decode()}}
-        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            asked = decode_json(request)
+        except Rejected as error:
             text = base64.b64encode(request).decode()
-            wrapped = {"error": {"invalid_request": {"error": str(error)[:200], "request": text}}}
+            return _dump({"error": {"invalid_request": {"error": str(error)[:200], "request": text}}})
+        try:
+            result = self._answer_request(context.branch(), asked)
+            wrapped = {"ok": {"ok": base64.b64encode(result).decode()}}
         except _SystemError as error:
             wrapped = {"error": error.value}
         except AppError as error:
             wrapped = {"ok": {"error": error.redacted}}
-        return json.dumps(wrapped, separators=(",", ":"), ensure_ascii=False).encode()
+        return _dump(wrapped)
 
     def _answer_request(self, context: Context, request: Any) -> bytes:
         match request:

@@ -32,6 +32,7 @@ from wasmtime import FuncType, ValType
 
 from chains.cosmos import ed25519
 from chains.cosmos.address import decode_address, encode_address
+from chains.http_json import decode_json
 from messages.errors import Rejected
 
 GAS_PER_INSTRUCTION = 115
@@ -618,8 +619,8 @@ def _dump(value: Mapping[str, Any]) -> bytes:
 def _open(answer: bytes) -> Any:
     """What stands under "ok" in a ContractResult; ContractError for "error"."""
     try:
-        result = json.loads(answer)
-    except (ValueError, RecursionError) as error:
+        result = decode_json(answer)
+    except Rejected as error:
         raise WasmTrap("the contract's answer is not JSON") from error
     if not isinstance(result, dict) or len(result) != 1:
         raise WasmTrap("the contract's answer is no ContractResult")
