@@ -209,6 +209,9 @@ def demo(
         Path | None, typer.Option("--keep", help="Keep the four operators' folders here (a new or empty folder).")
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Logs of the nodes on stderr.")] = False,
+    chains: Annotated[
+        str, typer.Option("--chains", help="Families of the two chains, for example evm,evm; default: evm,cosmos.")
+    ] = "",
     as_json: JsonOption = False,
 ) -> None:
     """Tell the whole story on two chains in this process: trades, margin, netting, expiry, settlement, replay."""
@@ -224,7 +227,7 @@ def demo(
             f"relayer: the demo needs {error.name}: install the extra with pip install 'settlement-relayer[sim]'\n"
         )
         raise typer.Exit(USAGE) from error
-    raise typer.Exit(run_demo(seed, faults, keep, as_json, verbose))
+    raise typer.Exit(run_demo(seed, faults, keep, as_json, verbose, tuple(filter(None, chains.split(",")))))
 
 
 @app.command(epilog=_help("relayer run -c relayer.toml", no="the node ended with a reason of its own"))

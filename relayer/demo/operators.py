@@ -14,6 +14,7 @@ from relayer.commands.proofs import prove_fact, replay_store, verify_file
 from relayer.commands.view import Loaded, ReadOnlyStore, View, load
 from relayer.config import Config, OperatorTable, SubmitKey, get_key_path, load_config, read_password
 from relayer.demo.market import SimulatedFeed
+from relayer.demo.site import Site
 from relayer.demo.world import OPERATOR_COUNT, World
 from relayer.gossip import MemoryBus
 from relayer.keys import Journal, Secret, create_key_file, load_key_file
@@ -185,9 +186,11 @@ class Operators:
         finally:
             view.store.close()
 
-    def prove_and_verify(self, i: int) -> dict[str, Any]:
-        """Export the newest fact of the first chain with its proof and verify the file alone."""
-        site = next(iter(self.world.sites.values()))
+    def prove_and_verify(self, i: int) -> list[dict[str, Any]]:
+        """Export the newest fact of every chain with its proof and verify each file alone."""
+        return [self._prove_and_verify(i, site) for site in self.world.sites.values()]
+
+    def _prove_and_verify(self, i: int, site: Site) -> dict[str, Any]:
         anchors = self._load(i).anchors
         view = self._open_view(i)
         try:
@@ -196,7 +199,7 @@ class Operators:
             data = prove_fact(view, anchors, subject)
         finally:
             view.store.close()
-        path = self.folder / "fact.json"
+        path = self.folder / f"fact-{site.name}.json"
         path.write_bytes(data)
         answer = verify_file(path, anchors, None, None, self.world.clock.now())
         if answer.code != 0:

@@ -9,6 +9,7 @@ import asyncio
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,13 @@ from relayer.rules.views import MarginView, compute_margin_view
 
 ENDPOINTS = 2
 HONEST = 0
+FAMILY_NAMES = {"evm": "Ethereum", "cosmos": "Cosmos", "solana": "Solana"}
 """The operator whose records are shown; none of the faults are its own."""
 
 
-def run_demo(seed: int, faults: bool, folder: Path | None, as_json: bool, verbose: bool) -> int:
+def run_demo(
+    seed: int, faults: bool, folder: Path | None, as_json: bool, verbose: bool, families: Sequence[str] = ()
+) -> int:
     """Run the story once.
 
     Args:
@@ -43,6 +47,7 @@ def run_demo(seed: int, faults: bool, folder: Path | None, as_json: bool, verbos
         folder: where the operators' files go; None: a temporary folder that is kept and named at the end.
         as_json: one JSON object on stdout, the story on stderr.
         verbose: the nodes' own log lines on stderr.
+        families: of the chains; none: those of the scenario.
 
     Returns:
         0, or 1 when the story did not end as it must (it says how).
@@ -51,7 +56,7 @@ def run_demo(seed: int, faults: bool, folder: Path | None, as_json: bool, verbos
     target = Path(tempfile.mkdtemp(prefix="relayer-demo-")) if folder is None else folder
     begin = time.perf_counter()
     try:
-        result = asyncio.run(_Run(seed, faults, target, screen, verbose).tell())
+        result = asyncio.run(_Run(seed, faults, target, screen, verbose, families).tell())
     except (Stuck, RelayerError) as error:
         screen.say(f"The demo stopped: {error}")
         screen.say(f"The operators' files are in {target}")
@@ -65,8 +70,10 @@ def run_demo(seed: int, faults: bool, folder: Path | None, as_json: bool, verbos
 
 
 class _Run:
-    def __init__(self, seed: int, faults: bool, folder: Path, screen: Screen, verbose: bool) -> None:
-        self.world = World(seed, load_scenario(seed), ENDPOINTS)
+    def __init__(
+        self, seed: int, faults: bool, folder: Path, screen: Screen, verbose: bool, families: Sequence[str]
+    ) -> None:
+        self.world = World(seed, load_scenario(seed, families), ENDPOINTS)
         self.faults = faults
         self.folder = folder
         self.screen = screen
@@ -82,6 +89,10 @@ class _Run:
     def _chapter(self, number: int, title: str) -> None:
         self.screen.chapter(number, title, (self.world.clock.now() - self.world.scenario.start) // MINUTE_S)
 
+    def _get_opening(self) -> str:
+        kinds = [FAMILY_NAMES.get(site.family, site.family) for site in self.world.sites.values()]
+        return f"{' and '.join(kinds)}: a vault on each chain, four operators"
+
     # ------------------------------------------------------------------ the story
 
     async def tell(self) -> dict[str, Any]:
@@ -92,7 +103,7 @@ class _Run:
         await world.pass_time(30 * MINUTE_S)
         self.world.clock.sources.append(self.bus.flush)
         try:
-            self._chapter(1, "Two Ethereum chains, a vault on each, four operators")
+            self._chapter(1, self._get_opening())
             await self.operators.start_all()
             for site in world.sites.values():
                 say(f"chain {site.name}: {site.chain}, vault {site.vault_text}, {ENDPOINTS} endpoints")
@@ -326,10 +337,11 @@ class _Run:
         self.screen.table("Tokens held against what is owed, USDC", ("vault", "held", "owed", "difference"), rows)
         final = self._get_final_state()
         digest = compute_document_digest(final).hex()
-        proof = self.operators.prove_and_verify(HONEST)
+        proofs = self.operators.prove_and_verify(HONEST)
         replay = self.operators.replay(HONEST)
         self.screen.say(f"Conservation: {conservation}. Digest of the final balances: {digest[:16]}...")
-        self.screen.say(f"Fact {proof['fact']} exported and verified from its file alone: {proof['file']}")
+        for proof in proofs:
+            self.screen.say(f"Fact {proof['fact']} exported and verified from its file alone: {proof['file']}")
         self.screen.say(
             f"Replay from the archive: {replay['plans']} plans, {replay['facts']} facts: {replay['result']} digests."
         )
@@ -349,7 +361,7 @@ class _Run:
             "facts": sum(self._get_sequence(v) for v in self._get_vaults()),
             "transactions": self.world.transactions,
             "blames": blames,
-            "proof": proof,
+            "proofs": proofs,
             "replay": replay["result"],
             "folder": str(self.folder),
         }

@@ -51,7 +51,16 @@ def _make_evm_site(plan: ChainPlan, clock: Callable[[], float], endpoints: int) 
     return EvmSite(plan.name, int(plan.chain.partition(":")[2]), clock, endpoints)
 
 
-SITES: Mapping[str, Callable[[ChainPlan, Callable[[], float], int], Site]] = {"evm": _make_evm_site}
+def _make_cosmos_site(plan: ChainPlan, clock: Callable[[], float], endpoints: int) -> Site:
+    from relayer.demo.site_cosmos import CosmosSite
+
+    return CosmosSite(plan.name, plan.chain.partition(":")[2], clock, endpoints)
+
+
+SITES: Mapping[str, Callable[[ChainPlan, Callable[[], float], int], Site]] = {
+    "evm": _make_evm_site,
+    "cosmos": _make_cosmos_site,
+}
 
 
 class World:

@@ -32,13 +32,14 @@ def test_faults_change_nothing_in_the_end_and_another_seed_changes_the_numbers(t
         assert result["replay"] == "same"
         assert result["packets"] >= 10
         assert result["packets_refused"] == 0
+        assert [proof["fact"].partition(":")[0] for proof in result["proofs"]] == ["eip155", "cosmos"]
 
     # What a lying endpoint, a reorg, a dead and a killed operator and a bad broker may change: times, never balances.
     assert broken["final"] == plain["final"]
     assert broken["final_digest"] == plain["final_digest"]
     caught = {(b["source"], b["reason"]) for b in broken["blames"]}
     assert ("sim-31337-0", "packets_missing") in caught
-    assert ("sim-31338-0", "head_mismatch") in caught
+    assert ("sim-optsettle-8-0", "head_mismatch") in caught
     assert plain["blames"] == []
 
     assert other["final_digest"] != plain["final_digest"]
