@@ -68,12 +68,23 @@ def test_each_command_is_documented_with_the_example_of_its_help_and_its_own_opt
         assert option in common or option in section or option in example, f"{name} {option} is not in docs/cli.md"
 
 
+def get_shell_commands(text):
+    """Commands of the program in indented blocks, also inside of loops; loop variables get a value, as a shell would give them one."""
+    lines = re.sub(r" *\\\n *", " ", text).splitlines()
+    for line in lines:
+        if not line.startswith("    "):
+            continue
+        for part in re.findall(
+            r"(?:^|; |do |until |\$\(|-- )(?:\.venv/bin/)?(relayer (?:[^;|#>)\"]|\"[^\"]*\")*)", line.strip()
+        ):
+            command = re.sub(r"\s2$|\s&\s*$", "", part.rstrip()).split("  ")[0]
+            yield command.replace("$n", "1").replace("$op", "op1").replace("...", "relayer.toml")
+
+
 def get_documented_commands():
-    for path in (README, DOCS / "cli.md", DOCS / "quickstart.md", DOCS / "operations-setup.md"):
-        for line in path.read_text().splitlines():
-            match = re.match(r"    (?:\.venv/bin/)?(relayer [^>|#]*?)(?:  .*|\s*>.*)?$", line)
-            if match:
-                yield path.name, match[1].replace("...", "relayer.toml")
+    for path in (README, *sorted(DOCS.glob("*.md"))):
+        for command in get_shell_commands(path.read_text()):
+            yield path.name, command
     for code, (_, next_step) in _TEXTS.items():
         for command in re.findall(r"`(relayer [^`]*)`", next_step):
             yield code, command
@@ -85,6 +96,15 @@ def test_each_command_line_in_the_documentation_parses(where, line):
     name = next((n for n in COMMANDS if words[: len(n.split())] == n.split()), None)
     assert name is not None, f"{where}: no such command: {line}"
     COMMANDS[name].make_context(name, words[len(name.split()) :] or ["--json"])
+
+
+def test_commands_of_every_page_are_found_in_loops_and_over_line_ends_too():
+    found = {command.split(" --")[0] for name, command in get_documented_commands() if name == "quickstart.md"}
+    assert {
+        "relayer keys new op1/keys/$key.json", "relayer init op1", "relayer run -c op1/relayer.toml", "relayer testnet claim",
+        "relayer keys export-public op1/keys/operator.json", "relayer prove 31337:5 -c op1/relayer.toml",
+    } <= found  # fmt: skip
+    assert any("--metrics-port 9461" in command for _, command in get_documented_commands())
 
 
 @pytest.mark.parametrize(
