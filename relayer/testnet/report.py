@@ -198,7 +198,7 @@ def _make_latency(latency: Mapping[str, Any]) -> str:
             x += width
         total = sum(float(packet.get(s, 0)) for s in stages)
         parts.append(_text(x + 5, y + 11, f"{total:,.0f} ms", colour="#57606a"))
-    note = "<p class=grey>A packet that a price or the expiry caused has no first part. Each operator looks once a second.</p>"
+    note = "<p class=grey>A packet that a price or the expiry caused has no first part. Each operator looks at least once a second.</p>"
     return table + _svg(34 + 17 * len(packets), parts, "latency of each packet") + note
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from relayer.rules.quorum import get_proposer
-from relayer.tasks import attest
+from relayer.tasks import attest, watch
 from tests.committee import Committee
 from tests.scenarios.test_review_committee import put_trade
 
@@ -33,7 +33,7 @@ def interrupt(late, act):
         async def packets(source, span, inner=inner):
             if not happened:
                 happened.append(span)
-                act()
+                await act()
             return await inner(source, span)
 
         chain.reader.packets = packets
@@ -44,7 +44,11 @@ async def test_a_slot_that_is_over_while_an_earlier_proposal_is_judged_is_passed
     async with Committee(tmp_path) as c:
         envelope, late = await make_late_node(c)
         late.progress.waiting = {(0, 0): envelope, (0, 1): envelope, (7, 0): envelope}
-        happened = interrupt(late, lambda: attest._finish_k(late, 5, bytes(32)))
+
+        async def finish():
+            attest._finish_k(late, 5, bytes(32))
+
+        happened = interrupt(late, finish)
         await attest.step(late)
         assert happened
         assert late.progress.base_k == 6
@@ -58,3 +62,24 @@ async def test_without_an_interruption_every_waiting_proposal_is_judged(tmp_path
         await attest.step(late)
         assert late.progress.waiting == {}
         assert attest.has_voted(late, 0, 0)
+
+
+async def test_facts_that_the_watch_records_while_a_proposal_brings_them_blame_nobody(tmp_path):
+    """An honest proposer was blamed for `bad_sequence`: its facts were right, and on record a moment before."""
+    async with Committee(tmp_path) as c:
+        envelope, late = await make_late_node(c)
+        late.progress.waiting = {(0, 0): envelope}
+        vault_id = c.chains[0].vault_id
+
+        async def look():
+            late.chains[vault_id].reader.faults = {}
+            await watch._look(late, vault_id)
+
+        assert interrupt(late, look) == []
+        await attest.step(late)
+        late.write_blames()
+        assert late.store.get_cursor(vault_id).sequence > 0
+        assert late.store.get_blames() == ()
+        assert attest.has_voted(late, 0, 0)
+        heights = [h.point.height for h in late.store.iterate_headers(late.chains[vault_id].chain_id)]
+        assert heights == sorted(set(heights))
