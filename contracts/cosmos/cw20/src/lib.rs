@@ -209,13 +209,8 @@ pub fn instantiate(mut deps: DepsMut, _env: Env, _info: MessageInfo, msg: Instan
     if let Some(minter) = &msg.mint {
         deps.api.addr_validate(&minter.minter)?;
     }
-    let info = Info {
-        name: msg.name,
-        symbol: msg.symbol,
-        decimals: msg.decimals,
-        supply: Uint128::zero(),
-        minter: msg.mint,
-    };
+    let info =
+        Info { name: msg.name, symbol: msg.symbol, decimals: msg.decimals, supply: Uint128::zero(), minter: msg.mint };
     save_info(deps.storage, &info)?;
     for holder in &msg.initial_balances {
         mint(&mut deps, &holder.address, holder.amount)?;
@@ -316,8 +311,7 @@ mod tests {
             mint: None,
         };
         instantiate(deps.as_mut(), mock_env(), message_info(&alice, &[]), msg).unwrap();
-        let allow =
-            ExecuteMsg::IncreaseAllowance { spender: bob.to_string(), amount: 7u128.into(), expires: None };
+        let allow = ExecuteMsg::IncreaseAllowance { spender: bob.to_string(), amount: 7u128.into(), expires: None };
         execute(deps.as_mut(), mock_env(), message_info(&alice, &[]), allow).unwrap();
         let pull = |amount: u128| ExecuteMsg::TransferFrom {
             owner: alice.to_string(),

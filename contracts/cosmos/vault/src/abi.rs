@@ -185,9 +185,7 @@ pub fn decode_body(value: &[u8]) -> Option<Body> {
             }
             Body::RotateOperators { epoch, threshold, effective, treasurer, operators }
         }
-        SET_CAPS => {
-            Body::SetCaps { asset: r.word()?, per_packet: r.word()?, per_hour: r.word()?, per_day: r.word()? }
-        }
+        SET_CAPS => Body::SetCaps { asset: r.word()?, per_packet: r.word()?, per_hour: r.word()?, per_day: r.word()? },
         UNPAUSE => Body::Unpause {},
         _ => return None,
     };

@@ -15,9 +15,9 @@ use crate::state::{
     save_lock, save_offer, save_request, save_series, save_trade, Lock, Offer, Request, Series, Trade,
 };
 use crate::values::{
-    compute_denom_asset, compute_due, is_amount, is_house, is_native, keccak, left_padded, Word, CLAIMED,
-    CONTRACT, DEPOSITED, ESCAPED, ESCAPE_AFTER, HOUSE, LINKED, LONGEST_SERIES, M96, MAX_DENOM_BYTES, PAUSED,
-    SERIES_LISTED, TRADE_PENDING, WITHDRAWAL_REQUESTED,
+    compute_denom_asset, compute_due, is_amount, is_house, is_native, keccak, left_padded, Word, CLAIMED, CONTRACT,
+    DEPOSITED, ESCAPED, ESCAPE_AFTER, HOUSE, LINKED, LONGEST_SERIES, M96, MAX_DENOM_BYTES, PAUSED, SERIES_LISTED,
+    TRADE_PENDING, WITHDRAWAL_REQUESTED,
 };
 
 /// Reply of a cw20 deposit.
@@ -138,10 +138,8 @@ pub fn link(
 pub fn list_series(s: &mut dyn Storage, now: u64, d: &Definition) -> Result<Response> {
     let latest = now.checked_add(LONGEST_SERIES).ok_or_else(|| fail("expiry"))?;
     require(now < d.expiry && d.expiry <= latest, "expiry")?;
-    let is_sound = is_amount(d.strike_e8.u128())
-        && is_amount(d.multiplier_e8.u128())
-        && d.right <= 1
-        && d.twap_seconds != 0;
+    let is_sound =
+        is_amount(d.strike_e8.u128()) && is_amount(d.multiplier_e8.u128()) && d.right <= 1 && d.twap_seconds != 0;
     require(is_sound, "definition")?;
     let words = Writer::default()
         .word(&d.underlying.0)
@@ -304,9 +302,7 @@ pub fn claim(deps: DepsMut<'_>, now: u64, account: &Word, asset: &Word) -> Resul
     let (_, event) = emit(deps.storage, now, &body.done())?;
     let owner = address_of(deps.api, account)?;
     let payment: CosmosMsg = match load_denom(deps.storage, asset) {
-        Some(denom) => {
-            BankMsg::Send { to_address: owner.into_string(), amount: vec![Coin::new(amount, denom)] }.into()
-        }
+        Some(denom) => BankMsg::Send { to_address: owner.into_string(), amount: vec![Coin::new(amount, denom)] }.into(),
         None => {
             let token = address_of(deps.api, asset)?.into_string();
             let pay = TokenMsg::Transfer { recipient: owner.into_string(), amount: Uint128::new(amount) };

@@ -5,9 +5,7 @@ use cosmwasm_std::{Api, Binary, Event, Storage};
 use crate::error::{fail, require, Result};
 use crate::msg::to_hex;
 use crate::state::{load_config, load_cursors, load_head, save_cursors, save_head};
-use crate::values::{
-    keccak, sha256, word_of, Address, Word, CLEARING, DAY, ENCODING, HALF_ORDER, PORT, VERSION,
-};
+use crate::values::{keccak, sha256, word_of, Address, Word, CLEARING, DAY, ENCODING, HALF_ORDER, PORT, VERSION};
 
 /// CAIP-2 name of a chain: "cosmos:" and its chain id, or the first 8 bytes of the id's SHA-256 if CAIP-5 asks for it.
 pub fn compute_caip2(chain_id: &str) -> String {

@@ -35,9 +35,7 @@ pub fn query(s: &dyn Storage, api: &dyn Api, env: &Env, msg: &QueryMsg) -> Resul
             let quantity = load_position(s, &account.0, &series.0).to_string();
             to_json_binary(&PositionAnswer { quantity })
         }
-        QueryMsg::Negatives { account } => {
-            to_json_binary(&NegativesAnswer { count: load_negatives(s, &account.0) })
-        }
+        QueryMsg::Negatives { account } => to_json_binary(&NegativesAnswer { count: load_negatives(s, &account.0) }),
         QueryMsg::Series { id } => to_json_binary(&load_series(s, &id.0).map(|series| match series {
             Series::Listed { expiry } => SeriesAnswer { expiry, is_due: false },
             Series::Due => SeriesAnswer { expiry: 0, is_due: true },
