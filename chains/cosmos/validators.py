@@ -147,14 +147,21 @@ class Votes:
         Raises Rejected ("bad_signature") when one of those is wrong.
         """
         total = validators.total_power
-        signed, needed = 0, []
+        # where the trusted set is the block's own, two thirds of it are asked for next: one equation for both questions
+        is_own = study(validators) is self._facts
+        signed, enough, needed = 0, 0, []
         for slot, power in self._get_claims(validators):
             needed.append(slot)
             signed += power
             if is_above(signed, total, fraction):
-                self._verify_slots(needed)
-                return True
-        return False
+                enough = enough or len(needed)
+                if not is_own or is_above(signed, total, TWO_THIRDS):
+                    enough = len(needed)
+                    break
+        if not enough:
+            return False
+        self._verify_slots(needed[:enough])
+        return True
 
     def _get_claims(self, validators: ValidatorSet) -> Iterator[tuple[int, int]]:
         """Yield slot and power of the members of a set who say that they voted for the block, in the order of the commit."""
