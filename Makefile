@@ -8,7 +8,7 @@ WORKERS ?= auto
 RELAYER_VECTORS ?= ../shared/vectors
 export RELAYER_VECTORS
 
-.PHONY: help install install-dev demo test lint types layers bench conformance contracts lock soak testnet quickstart-check sidecar-check clean
+.PHONY: help install install-dev demo test lint types layers bench conformance contracts contracts-test lock soak testnet quickstart-check sidecar-check clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -54,6 +54,10 @@ bench: install-dev  ## figures for docs/benchmarks.md (machine and date are prin
 
 contracts: install-dev  ## rebuild the committed contract artefacts
 	$(BIN)/python -m contracts.evm.compile
+	$(BIN)/python -m contracts.cosmos.compile
+
+contracts-test:  ## unit tests of the Rust contracts (needs cargo)
+	cd contracts/cosmos && CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-$${TMPDIR:-/tmp}/relayer-cosmos-tests} cargo test --locked
 
 soak: install-dev  ## long suites: more hypothesis, kills and fault schedules
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -m "slow or not slow"
