@@ -405,6 +405,8 @@ def _resolve(base: Path, path: str) -> Path:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    if path.is_dir():
+        raise Rejected(f"{path} is a folder: name a file in it, such as {path / 'relayer.toml'}", reason="no_file")
     if not path.is_file():
         raise Rejected(
             f"there is no file {path}: relayer init makes one, or name another with --config", reason="no_file"

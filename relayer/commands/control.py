@@ -543,7 +543,7 @@ def _answer_signed(path: Path, parameters: Parameters, count: int, committee: Co
 
 
 def verify_signed(config_path: Path, file: Path, signatures: Path | None, now: int) -> Answer:
-    """Who signed a set, and whether a node would use it; exit code 1 where it would not."""
+    """Who signed a set, and whether a node would use it; exit code 1 where it would not. Version 1 may be in use by its digest alone."""
     config = load_config(config_path).at(now)
     standing = read_standing(config, now)
     parameters = load_parameters(file)
@@ -558,11 +558,13 @@ def verify_signed(config_path: Path, file: Path, signatures: Path | None, now: i
         )
     signers = get_signers(signed, parameters, standing.committee)
     missing = [o for o in standing.committee.operators if o not in signers]
-    is_enough = len(signers) >= standing.committee.threshold
+    is_genesis = parameters.version == 1 and config.genesis_digest == compute_digest(parameters)
+    is_enough = is_genesis or len(signers) >= standing.committee.threshold
     data = {
         "schema": "relayer/signed-parameters/1",
         "file": str(file),
         "version": parameters.version,
+        "is_genesis": is_genesis,
         "digest": hex_of(compute_digest(parameters)),
         "effective": parameters.effective,
         "is_effective": now >= parameters.effective,
@@ -573,6 +575,8 @@ def verify_signed(config_path: Path, file: Path, signatures: Path | None, now: i
     }
     rows = [[hex_of(o), "signed" if o in signers else "-"] for o in standing.committee.operators]
     words = "enough" if is_enough else "NOT enough: no node uses them"
+    if is_genesis:
+        words = "relayer.toml names this version by its digest (genesis_parameters), so none is"
     parts: list[Table | str] = [
         Table(f"Version {parameters.version}, {data['digest']}", ("operator", "signature"), rows),
         f"{len(signers)} of {standing.committee.threshold} needed: {words}. In force from {format_time(parameters.effective)}.",

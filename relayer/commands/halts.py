@@ -90,6 +90,14 @@ def clear_halt(store_path: Path, number: int, person: str, note: str) -> Answer:
                 expected=f"not {', '.join(before.cleared_by)}",
                 reason="same_person",
             )
+        if before is None:
+            numbers = ", ".join(str(h.id) for h in store.get_halts())
+            raise Rejected(
+                "there is no such halt",
+                got=number,
+                expected=numbers or "none: nothing was ever halted",
+                reason="no_halt",
+            )
         is_over = store.record_halt_clearance(number, person, note, int(time.time()))
         halt = next(h for h in store.get_halts() if h.id == number)
     finally:
@@ -155,6 +163,8 @@ def export_evidence(view: View, path: Path, number: int) -> Answer:
         Rejected: ``no_evidence``, ``file_exists``, or why the record does not prove anything.
     """
     known = view.store.get_evidence()
+    if not known:
+        raise Rejected("there is no proof of equivocation on record", reason="no_evidence")
     if not 1 <= number <= len(known):
         raise Rejected(
             "there is no proof of that number", got=number, expected=f"1 to {len(known)}", reason="no_evidence"

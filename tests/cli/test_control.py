@@ -113,6 +113,17 @@ def test_caps_are_set_in_units_of_the_asset(tmp_path, homes):
         assert not (tmp_path / "other.toml").exists()
 
 
+def test_version_one_is_used_by_its_digest_and_another_under_that_number_is_not(tmp_path, homes):
+    file = homes[0].parent / "parameters.toml"
+    found = json.loads(run("parameters", "verify", file, "-c", homes[0], "--json").stdout)
+    assert (found["is_genesis"], found["is_enough"], found["signed_by"]) == (True, True, [])
+    other = tmp_path / "other.toml"
+    other.write_text(encode_parameters(replace(load_parameters(file), heartbeat_s=5)))
+    result = run("parameters", "verify", other, "-c", homes[0])
+    assert result.exit_code == 1
+    assert "NOT enough" in result.stdout
+
+
 def test_only_a_paused_vault_is_unpaused_and_an_old_unpause_leaves_the_next_version(tmp_path, homes):
     result = run("unpause", "--from", NOW + 3600, "--out", tmp_path / "next.toml", "-c", homes[0])
     assert result.exit_code == 1

@@ -90,6 +90,7 @@ def test_all_wrong_keys_are_told_at_once(tmp_path):
 
 def test_a_missing_or_broken_file_is_told_as_such(tmp_path):
     assert "relayer init" in get_error(tmp_path / "none.toml")
+    assert "is a folder" in get_error(tmp_path)
     assert "not TOML" in get_error(write(tmp_path, "a = = b"))
     assert "not TOML" in get_error(write(tmp_path, "a = " + "[" * 20_000))
     (tmp_path / "latin.toml").write_bytes(b'a = "\xff"')
