@@ -429,9 +429,8 @@ def _build_cosmos_rules(chain: str, vault_account: bytes, checkpoint: bytes, set
 
 
 def _parse_cosmos_vault(text: str, settings: str) -> bytes:
-    if re.fullmatch(r"0x[0-9a-f]{64}", text):
-        return bytes.fromhex(text[2:])
-    return cosmos.parse_vault(text, cosmos.decode_settings(settings).prefix)
+    prefix = cosmos.decode_settings(settings).prefix
+    return bytes.fromhex(text[2:]) if re.fullmatch(r"0x[0-9a-f]{64}", text) else cosmos.parse_vault(text, prefix)
 
 
 FAMILIES: Mapping[str, Family] = {
