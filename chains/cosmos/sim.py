@@ -285,7 +285,8 @@ class SimCosmos:
         Raises PoolError where the pool knows it already, or is full.
         """
         name = sha256(raw).digest()
-        if name in self.pool or (name in self._places):
+        place = self._places.get(name)
+        if name in self.pool or (place is not None and self.results[place[0] - 1][place[1]].code == 0):
             raise PoolError("tx already exists in cache", reason="known")
         if len(self.pool) >= POOL_SIZE or sum(len(tx.raw) for tx in self.pool.values()) + len(raw) > MAX_POOL_BYTES:
             raise PoolError(f"mempool is full: number of txs {len(self.pool)} (max: {POOL_SIZE})", reason="full")

@@ -600,7 +600,8 @@ class SimApp:
             context.emit("tx", ("signature", base64.b64encode(signature).decode()))
 
     def _get_public_key(self, account: BaseAccount, told: AnyMessage, address: bytes) -> bytes:
-        held = account.pub_key if account.pub_key.type_url else told
+        # a key that is told must be the sender's also where the chain knows one already
+        held = told if told.type_url else account.pub_key
         try:
             key = bytes(PubKey.FromString(held.value).key)
         except DecodeError as error:
@@ -813,6 +814,7 @@ class SimApp:
     ) -> tuple[bytes, bytes | None]:
         if not label or len(label) > 128:
             raise AppError("wasm", 12, "label: empty")
+        _verify_json(msg)
         context = self._go_deeper(context)
         code = self._load(context, code_id)
         number = self._read_sequence(context, b"lastContractId") + 1
@@ -847,6 +849,7 @@ class SimApp:
             raise error.wrap("dispatch") from error
 
     def _execute(self, context: Context, sender: bytes, contract: bytes, msg: bytes, funds: Coins) -> bytes | None:
+        _verify_json(msg)
         context = self._go_deeper(context)
         code = self._load(context, self.get_contract_info(context, contract).code_id)
         if funds:
@@ -1130,6 +1133,13 @@ def _unpack(packed: bytes) -> bytes:
 def pack(wasm: bytes) -> bytes:
     """A binary as it is sent: compressed, always in the same bytes."""
     return gzip.compress(wasm, 6, mtime=0)
+
+
+def _verify_json(msg: bytes) -> None:
+    try:
+        decode_json(msg)
+    except Rejected as error:
+        raise AppError("wasm", 14, "payload msg: invalid") from error
 
 
 def _dump(value: Any) -> bytes:
