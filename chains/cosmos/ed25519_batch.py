@@ -18,6 +18,8 @@ Case = tuple[bytes, bytes, bytes]
 MODULE = "ed25519_batch.wasm"
 MAX_MEMORY_BYTES = 64 << 20
 """Ten thousand signatures need a third of it."""
+MAX_MESSAGES_BYTES = 16 << 20
+"""Of all messages together; a vote has some two hundred."""
 
 
 def load_batch() -> Callable[[Sequence[Case]], bool] | None:
@@ -40,6 +42,8 @@ def load_batch() -> Callable[[Sequence[Case]], bool] | None:
     atexit.register(module.close)
 
     def are_valid(cases: Sequence[Case]) -> bool:
+        if sum(len(message) for _, message, _ in cases) > MAX_MESSAGES_BYTES:
+            return False
         if any(len(key) != 32 or len(signature) != 64 for key, _, signature in cases):
             return False
         data = b"".join(

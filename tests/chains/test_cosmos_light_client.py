@@ -20,6 +20,7 @@ from tests.chains.cosmos_forge import (
     Forge,
     change_vote,
     get_key,
+    get_name,
     make_set,
     sign,
 )
@@ -205,6 +206,44 @@ def test_a_secp256k1_signature_of_another_form_is_refused_and_never_an_error():
         assert not is_valid_signature(key, message, wrong)
     assert not is_valid_signature(key, b"other", signature)
     assert not is_valid_signature(PublicKey(KeyType.SECP256K1, b"\5" * 33), message, signature)
+
+
+def spoil(block, slot):
+    signature = block.commit.signatures[slot].signature
+    return change_vote(block, slot, signature=signature[:-1] + bytes([signature[-1] ^ 1]))
+
+
+MANY = Forge(((1, make_set({**{f"v{i}": 10 for i in range(30)}, "k1a": 20, "k1b": 20})),))
+"""Slots 0 and 1 have secp256k1 keys; the first 21 have more than two thirds of the power, the first 10 more than a third."""
+
+
+def name_wrong(block, trusted) -> str:
+    with pytest.raises(Rejected) as error:
+        judge(block, trusted=trusted)
+    assert error.value.reason == "bad_signature"
+    return str(error.value)
+
+
+@pytest.mark.parametrize("height", [4, 9])
+def test_of_many_votes_the_first_wrong_one_is_named_and_those_beyond_two_thirds_are_not_read(height):
+    block, trusted = MANY.make_block(height), MANY.make_trusted(3)
+    assert judge(block, trusted=trusted) is Verdict.SUCCESS
+    for slot in (0, 1, 7, 20):
+        assert f"validator {slot} (" in name_wrong(spoil(block, slot), trusted)
+        assert f"validator {min(slot, 5)} (" in name_wrong(spoil(spoil(block, slot), 5), trusted)
+    assert judge(spoil(block, 21), trusted=trusted) is Verdict.SUCCESS
+
+
+def test_a_leap_with_a_third_of_an_unchanged_set_and_no_two_thirds_is_too_few_whatever_more_they_signed():
+    """What only two thirds would need is not read where two thirds cannot be reached; less than a third is no verdict on anybody."""
+    trusted = MANY.make_trusted(3)
+    names = [get_name(member.key) for member in MANY.get_set(1).validators]
+    block = MANY.make_block(9, signers=names[:12])
+    assert why(block, trusted=trusted) == "too_few"
+    assert why(spoil(block, 11), trusted=trusted) == "too_few"
+    assert why(spoil(block, 9), trusted=trusted) == "bad_signature"
+    fewer = MANY.make_block(9, signers=names[:9])
+    assert judge(spoil(fewer, 0), trusted=trusted) is Verdict.NOT_ENOUGH_TRUST
 
 
 # ---- trust ------------------------------------------------------------------------------------------------------------
