@@ -5,9 +5,10 @@ An endpoint is asked for its chain before anything it says is used. Errors carry
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from chains.cosmos.comet_json import QueryAnswer, Status, parse_query, parse_status
 from chains.cosmos.protobuf import Field, Kind, decode_message, encode_bytes
@@ -15,6 +16,9 @@ from chains.cosmos.transport import TIMEOUT_S, CometTransport, RpcError, call
 from chains.cosmos.vault_json import decode_json_answer, encode_json
 from chains.cosmos.verifier import CosmosRules
 from messages.errors import Rejected, RelayerError, Unavailable
+
+FirstT = TypeVar("FirstT")
+SecondT = TypeVar("SecondT")
 
 SMART_QUERY_PATH = "/cosmwasm.wasm.v1.Query/SmartContractState"
 
@@ -96,6 +100,16 @@ class CosmosClient:
                 source=source,
             )
         return decode_json_answer(decode_message(answer.value, {1: Field("data", Kind.BYTES)})["data"])
+
+    @staticmethod
+    async def ask_both(first: Awaitable[FirstT], second: Awaitable[SecondT]) -> tuple[FirstT, SecondT]:
+        """Two questions at the same time; raises the first one's failure before the second one's, when both have ended."""
+        one, two = await asyncio.gather(first, second, return_exceptions=True)
+        if isinstance(one, BaseException):
+            raise one
+        if isinstance(two, BaseException):
+            raise two
+        return one, two
 
     async def _ask(self, source: str, method: str, params: Mapping[str, Any]) -> Any:
         try:

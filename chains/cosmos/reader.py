@@ -30,7 +30,6 @@ from chains.cosmos.comet_json import (
     TRANSACTIONS_PER_PAGE,
     VALIDATORS_PER_PAGE,
     PacketEvent,
-    QueryAnswer,
     build_search,
     parse_block_results,
     parse_signed_header,
@@ -177,13 +176,11 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
         return await self.get_block(source, self._rules.settings.checkpoint_height)
 
     async def _get_update(self, source: str, trusted: Trusted) -> LightBlock | None:
-        status = await self._client.get_status(source)
+        status, other = await self._client.ask_both(self._client.get_status(source), self._find_other(source, trusted))
         if status.height < trusted.height:
             return None
-        # what contradicts the trusted state is handed on first: the verifier must see it
-        other = await self._find_other(source, trusted)
         if other is not None:
-            return other
+            return other  # what contradicts the trusted state is handed on first: the verifier must see it
         is_done = self._given.pop(source, b"") == trusted.header_hash
         if status.height == trusted.height or is_done:
             await self._watch_witnesses(source, trusted)
@@ -244,7 +241,19 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
     async def _get_head(self, source: str, trusted: Trusted) -> tuple[Head, Proof]:
         height = trusted.height - 1
         key = compute_contract_key(self._rules.vault, OUTBOX_HEAD_KEY)
-        answer = await self._query_at(source, key, height)
+        # the proof's failure is told before that of the number, which says less
+        (head, proof), cursors = await self._client.ask_both(
+            self._query_head(source, key, height), self._client.query_vault(source, {"cursors": {}}, height=height)
+        )
+        return Head(parse_outbox_sequence(cursors), head), proof
+
+    async def _query_head(self, source: str, key: bytes, height: int) -> tuple[bytes, Proof]:
+        try:
+            answer = await self._client.query(source, STORE_PATH, key, height=height, prove=True)
+        except RpcError as error:
+            raise Unavailable(
+                f"the endpoint gives no proof at this height: {error.what}", got=height, reason="no_proof"
+            ) from error
         if answer.code or not answer.height:
             # a node that is behind or has pruned the state: it cannot help, but it has not lied
             raise Unavailable(
@@ -254,16 +263,7 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
             raise Rejected("not a proof at this height", got=answer.height, expected=height, reason="malformed")
         if len(answer.value) != 32:
             raise Rejected("the vault's outbox head has 32 bytes", got=answer.value, reason="malformed")
-        sequence = parse_outbox_sequence(await self._client.query_vault(source, {"cursors": {}}, height=height))
-        return Head(sequence, answer.value), answer.proof
-
-    async def _query_at(self, source: str, key: bytes, height: int) -> QueryAnswer:
-        try:
-            return await self._client.query(source, STORE_PATH, key, height=height, prove=True)
-        except RpcError as error:
-            raise Unavailable(
-                f"the endpoint gives no proof at this height: {error.what}", got=height, reason="no_proof"
-            ) from error
+        return answer.value, answer.proof
 
     # ------------------------------------------------------------------ packets
 

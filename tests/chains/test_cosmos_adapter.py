@@ -57,6 +57,15 @@ from messages.canonical import encode_canonical
 from messages.errors import Conflict, Rejected, Unavailable
 from messages.outbox import fold
 from relayer.config import ChainTable
+from relayer.proof_file import (
+    Anchor,
+    Judge,
+    ProofStep,
+    decode_proof_file,
+    encode_proof_file,
+    make_proof_file,
+    verify_proof,
+)
 from tests.chains.harness_cosmos import DENOM, CosmosHarness
 
 HEARTBEAT = Execute(bytes(32), (), ())
@@ -853,3 +862,42 @@ async def test_the_store_key_that_is_asked_is_the_contracts_own(deposits):
     assert [op.key for op in found.proof.ops] == [key, b"wasm"]
     assert isinstance(deposits.chain.verifier, CosmosVerifier)
     assert deposits.network.denom != DENOM
+
+
+# ---- exported proofs --------------------------------------------------------------------------------------------------
+
+
+async def test_an_exported_proof_is_short_and_outlives_the_trusting_period():
+    """A header is recorded every few seconds; a checker needs one per trusting period, and can still check when all are long over."""
+    harness = CosmosHarness()
+    config = make_cosmos_sim_config(harness.network, harness.vault, checkpoint=harness.checkpoint)
+    anchor = Anchor(config.chain_id, "cosmos", config.vault_account, config.checkpoint, config.settings)
+    rules = build_rules_of(anchor.family, anchor.chain, anchor.vault_account, anchor.checkpoint, anchor.settings)
+    judge = Judge(rules.vault_id, rules.limits, rules.verifier, rules.codec, rules.statement_s)
+    claimed, trusted, _ = await base.bootstrap(harness.chain, harness.now())
+    first = ProofStep(judge.verifier.get_point(trusted).time, judge.codec.encode_bootstrap(claimed))
+    steps = []
+    harness.deposit(5)
+    for seconds in (20, 20, 20, 5 * 86_400, 5 * 86_400, 20, 20):
+        harness.clock.advance(seconds)
+        ((update, trusted),) = (await base.advance(harness.chain, trusted, harness.now())).steps
+        steps.append(ProofStep(judge.verifier.get_point(trusted).time, judge.codec.encode_update(update)))
+    collected = await base.collect(harness.chain, trusted, harness.start, 1)
+    made = make_proof_file(
+        anchor,
+        judge,
+        bootstrap=first,
+        updates=steps,
+        point=judge.verifier.get_point(trusted),
+        head=collected.head,
+        proof=judge.codec.encode_proof(collected.proof),
+        facts=collected.facts,
+        previous_head=harness.start.head,
+        now=harness.now(),
+    )
+    assert len(made.updates) == 2
+    later = harness.now() + 300 * 86_400
+    verified = verify_proof(decode_proof_file(encode_proof_file(made)), judge, later)
+    assert verified.fact.body.amount == 5
+    assert not verified.is_fresh
+    assert get_reason(verify_proof, replace(made, updates=made.updates[-1:]), judge, later) == "expired"
