@@ -21,9 +21,13 @@ MAX_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class TakenCheckpoint:
-    """One beginning. checkpoint: 32 bytes. height: of the header it led to. taken_at: unix seconds; 0: the configured one."""
+    """One beginning. checkpoint: 32 bytes. settings: of the light client, canonical JSON. height: of the header it led to.
+
+    taken_at: unix seconds; 0: the configured one.
+    """
 
     checkpoint: bytes
+    settings: str
     height: int
     taken_at: int
     people: tuple[str, ...]
@@ -52,7 +56,7 @@ def record_checkpoints(store: Store, chain: str, taken: Sequence[TakenCheckpoint
 def get_anchors(store: Store, anchor: Anchor) -> tuple[Anchor, ...]:
     """The anchor of each bootstrap on record, in order; ``anchor``: as configured, of the only one or of none yet."""
     taken = get_checkpoints(store, anchor.chain)
-    return tuple(replace(anchor, checkpoint=t.checkpoint) for t in taken) or (anchor,)
+    return tuple(replace(anchor, checkpoint=t.checkpoint, settings=t.settings) for t in taken) or (anchor,)
 
 
 def _get_key(chain: str) -> str:

@@ -560,6 +560,10 @@ def reanchor(
         typer.Option("--person", help="Who compared it with other operators; repeat it: two different people."),
     ],
     note: Annotated[str, typer.Option("--note", help="Where it is from; it stays on record.")],
+    height: Annotated[
+        int | None,
+        typer.Option("--height", min=1, help="Of the header it is the hash of; Cosmos chains are asked by it."),
+    ] = None,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
@@ -571,7 +575,7 @@ def reanchor(
         from relayer.commands.reanchor import reanchor as begin_anew
 
         now = int(time.time())
-        return begin_anew(_load_whole(config).at(now), chain, checkpoint, person, note, now)
+        return begin_anew(_load_whole(config).at(now), chain, checkpoint, person, note, now, height=height)
 
     _run(run, as_json=as_json)
 

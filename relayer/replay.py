@@ -205,7 +205,9 @@ class Replay:
             judge = self._make_judge(anchor)
             chain = _Chain(anchor, judge, cursor=get_start_cursor(judge.vault_id))
             known = self._chains.get(anchor.chain)
-            if known is not None and known.anchor == replace(anchor, checkpoint=known.anchor.checkpoint):
+            if known is not None and known.anchor == replace(
+                anchor, checkpoint=known.anchor.checkpoint, settings=known.anchor.settings
+            ):
                 known.judges.append(judge)  # its light client began anew there
                 continue
             if known is not None or judge.vault_id in self._vaults:

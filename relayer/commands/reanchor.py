@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from chains.base import advance, bootstrap, collect
 from chains.registry import ChainConfig, build_chain
+from messages.canonical import decode_canonical, encode_canonical
 from messages.errors import Rejected, Unavailable
 from relayer.anchors import TakenCheckpoint, get_checkpoints, record_checkpoints
 from relayer.render import Answer, format_age, format_time, hex_of
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 PEOPLE = 2
 MAX_NAME, MAX_NOTE = 64, 1000
+MAX_SETTINGS_BYTES = 8192
 
 
 def reanchor(
@@ -34,6 +36,8 @@ def reanchor(
     people: Sequence[str],
     note: str,
     now: int,
+    *,
+    height: int | None = None,
     sims: Mapping[str, Any] | None = None,
 ) -> Answer:
     """Begin anew from ``checkpoint``; nothing is written unless everything holds.
@@ -41,10 +45,11 @@ def reanchor(
     Args:
         config: of a node that is stopped.
         chain: CAIP-2 name, or the part after the colon.
-        checkpoint: 0x and 64 hex digits; of an Ethereum chain a finalized beacon block root.
+        checkpoint: 0x and 64 hex digits; of an Ethereum chain a finalized beacon block root, of a Cosmos chain a header's hash.
         people: who confirmed it, two different ones at least.
         note: where it is from; stays on record.
         now: unix seconds.
+        height: of the checkpoint's header, where the chain's settings name it (``checkpoint_height``).
         sims: simulated networks by chain id, for "sim:" endpoints.
 
     Raises:
@@ -65,7 +70,8 @@ def reanchor(
         )
     store = Store(config.store_path)
     try:
-        return asyncio.run(_reanchor(store, found, bytes.fromhex(checkpoint[2:]), names, note.strip(), now, sims))
+        wanted = _move(found, bytes.fromhex(checkpoint[2:]), height)
+        return asyncio.run(_reanchor(store, found, wanted, names, note.strip(), now, sims))
     finally:
         store.close()
 
@@ -93,19 +99,36 @@ def _find_chain(config: Config, name: str) -> ChainConfig:
     )
 
 
+def _move(config: ChainConfig, checkpoint: bytes, height: int | None) -> ChainConfig:
+    """The chain as it is to be configured from now on; Rejected (``usage``): the height is missing, or means nothing here."""
+    settings = decode_canonical(config.settings.encode(), max_bytes=MAX_SETTINGS_BYTES)
+    names_height = isinstance(settings, dict) and "checkpoint_height" in settings
+    if names_height != (height is not None):
+        raise Rejected(
+            "this chain is asked for a header by its height: say with --height which one the checkpoint is of"
+            if names_height
+            else "a checkpoint of this chain is found by its root: --height means nothing here",
+            got=height,
+            reason="usage",
+        )
+    if isinstance(settings, dict) and names_height:
+        settings = {**settings, "checkpoint_height": height}
+    return dataclasses.replace(config, checkpoint=checkpoint, settings=encode_canonical(settings).decode())
+
+
 async def _reanchor(
     store: Store,
     config: ChainConfig,
-    checkpoint: bytes,
+    wanted: ChainConfig,
     people: tuple[str, ...],
     note: str,
     now: int,
     sims: Mapping[str, Any] | None,
 ) -> Answer:
     present = build_chain(config, None, sims)
-    chain = build_chain(dataclasses.replace(config, checkpoint=checkpoint), None, sims)
+    chain = build_chain(wanted, None, sims)
     try:
-        taken = _get_taken(store, present, config.checkpoint)
+        taken = _get_taken(store, present, config)
         old = _get_expired(store, present, now)
         claim, trusted, blames = await bootstrap(chain, now)
         store.record_blames(blames, now)
@@ -150,14 +173,14 @@ async def _reanchor(
             close = getattr(opened.reader, "close", None)
             if close is not None:
                 await close()
-    entry = TakenCheckpoint(checkpoint, began.height, now, people, note)
+    entry = TakenCheckpoint(wanted.checkpoint, wanted.settings, began.height, now, people, note)
     with store.together():
         store.record_headers(chain.chain_id, headers)
         record_checkpoints(store, chain.chain_id, (*taken, entry))
     data = {
         "schema": "relayer/reanchor/1",
         "chain": chain.chain_id,
-        "checkpoint": hex_of(checkpoint),
+        "checkpoint": hex_of(wanted.checkpoint),
         "height": began.height,
         "time": began.time,
         "former_height": old.height,
@@ -166,6 +189,7 @@ async def _reanchor(
         "facts_to_come": len(collected.facts),
         "people": list(people),
     }
+    what = "this checkpoint" if config.settings == wanted.settings else "this checkpoint and its checkpoint_height"
     return Answer(
         data,
         [
@@ -174,12 +198,12 @@ async def _reanchor(
                 f" {headers[-1].point.height:,} now; before it stood at {old.height:,}, {format_age(now - old.time)} ago."
             ),
             f"The chain goes on from the {cursor.sequence:,} facts on record; {len(collected.facts):,} wait there.",
-            "Next: write this checkpoint into relayer.toml in place of the former one, and start the node.",
+            f"Next: write {what} into relayer.toml in place of the former one, and start the node.",
         ],
     )
 
 
-def _get_taken(store: Store, chain: Chain[Any, Any, Any, Any], configured: bytes) -> tuple[TakenCheckpoint, ...]:
+def _get_taken(store: Store, chain: Chain[Any, Any, Any, Any], config: ChainConfig) -> tuple[TakenCheckpoint, ...]:
     """All beginnings until now. The first one is not written down before there is a second; the records themselves say whether it is ours.
 
     Raises:
@@ -200,10 +224,10 @@ def _get_taken(store: Store, chain: Chain[Any, Any, Any, Any], configured: bytes
         raise Rejected(
             "the configured checkpoint is not the one that the records began from: leave the former one in relayer.toml until this"
             f" command has succeeded ({error})",
-            got=hex_of(configured),
+            got=hex_of(config.checkpoint),
             reason="wrong_checkpoint",
         ) from error
-    return (TakenCheckpoint(configured, first.point.height, 0, (), ""),)
+    return (TakenCheckpoint(config.checkpoint, config.settings, first.point.height, 0, (), ""),)
 
 
 def _get_expired(store: Store, chain: Chain[Any, Any, Any, Any], now: int) -> Any:

@@ -233,3 +233,95 @@ def test_the_node_has_to_stand_still_and_the_former_checkpoint_to_be_known(scene
     assert json.loads(result.stdout)["error"] == "wrong_checkpoint"
     scene.path.write_text(text)
     assert scene.run().exit_code == 0
+
+
+def test_a_chain_that_is_asked_by_height_begins_anew_at_the_height_that_people_say(tmp_path):
+    from types import SimpleNamespace
+
+    from chains.base import advance, bootstrap, collect
+    from chains.cosmos.verifier import CosmosSettings
+    from chains.registry import build_chain, make_cosmos_settings, make_cosmos_sim_config
+    from messages.errors import Rejected
+    from relayer.commands.reanchor import reanchor
+    from relayer.store import HeaderRecord, HeadRecord
+    from tests.chains.harness_cosmos import CosmosHarness
+
+    harness = CosmosHarness()
+    net, sims = harness.network, {f"cosmos:{harness.network.chain_id}": harness.network}
+    harness.deposit(7)
+    harness.finalize()
+    root, height = net.get_checkpoint()
+    config = make_cosmos_sim_config(net, harness.vault, checkpoint=(root, height))
+    settings = make_cosmos_settings(CosmosSettings(height, net.prefix, trusting_period_s=PERIOD_S))
+    config = replace(config, settings=settings)
+    path = tmp_path / "node.db"
+
+    async def follow():
+        chain = build_chain(config, None, sims)
+        claim, trusted, _ = await bootstrap(chain, harness.now())
+        headers = [
+            HeaderRecord(
+                chain.verifier.get_point(trusted),
+                "bootstrap",
+                chain.codec.encode_bootstrap(claim),
+                chain.codec.encode_trusted(trusted),
+            )
+        ]
+        for update, after in (await advance(chain, trusted, harness.now())).steps:
+            trusted = after
+            headers.append(
+                HeaderRecord(
+                    chain.verifier.get_point(after),
+                    "update",
+                    chain.codec.encode_update(update),
+                    chain.codec.encode_trusted(after),
+                )
+            )
+        store = Store(path)
+        found = await collect(chain, trusted, store.get_cursor(chain.vault_id), 0)
+        head = HeadRecord(
+            chain.vault_id,
+            headers[-1].point,
+            found.head.sequence,
+            found.head.head,
+            chain.codec.encode_proof(found.proof),
+        )
+        store.record_collected(config.chain_id, headers, head, found.facts)
+        store.close()
+        return found.head.sequence
+
+    assert asyncio.run(follow()) == 1
+    harness.clock.now += 3 * PERIOD_S
+    harness.deposit(8)
+    harness.finalize()
+    new_root, new_height = net.get_checkpoint()
+
+    def begin(**changes):
+        node = SimpleNamespace(store_path=path, chains=(config,))
+        return reanchor(
+            node,
+            config.chain_id,
+            "0x" + new_root.hex(),
+            ["Ada", "Grace"],
+            "by phone",
+            harness.now(),
+            sims=sims,
+            **changes,
+        )
+
+    with pytest.raises(Rejected) as caught:
+        begin()
+    assert caught.value.reason == "usage"
+    answer = begin(height=new_height)
+    assert answer.data["facts_to_come"] == 1
+    assert answer.data["former_height"] < answer.data["height"]
+    store = Store(path)
+    taken = get_checkpoints(store, config.chain_id)
+    store.close()
+    assert [json.loads(t.settings)["checkpoint_height"] for t in taken] == [height, new_height]
+
+
+def test_a_height_means_nothing_where_roots_are_asked_for(scene):
+    result = scene.run("--height", "5")
+    assert result.exit_code == 2
+    assert "--height" in result.stderr
