@@ -50,7 +50,6 @@ from relayer.testnet.operators import (
     PRICES,
     Observer,
     Operator,
-    SiteEndpoints,
     make_broker_passwords,
     start_operators,
     wait_for_heads,
@@ -238,17 +237,21 @@ async def start_net(folder: Path) -> AsyncIterator[Net]:
         await world.build()
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(world.write_prices(folder / PRICES))]
-            sites = {}
+            tables: dict[str, dict[str, Any]] = {}
             for site in evm_sites.values():
                 beacon = beacons[site.name]
                 checkpoint, _ = await asyncio.to_thread(
                     beacon.wait_for_finalized, site.start_height, FINALITY_TIMEOUT_S
                 )
-                endpoints = [("direct", doors[site.name].url, beacon.url)]
-                sites[site.name] = SiteEndpoints(endpoints, beacon.settings, checkpoint)
+                tables[site.name] = {
+                    **site.make_table(),
+                    "checkpoint": "0x" + checkpoint.hex(),
+                    "endpoints": [{"name": "direct", "execution": doors[site.name].url, "beacon": beacon.url}],
+                    "settings": json.loads(beacon.settings),
+                }
             passwords = make_broker_passwords(world)
             broker = start_broker(group, passwords)
-            operators = write_operators(folder, world, sites, broker.port, passwords)
+            operators = write_operators(folder, world, tables, broker.port, passwords)
             for operator in operators:  # their looks are part of what is measured
                 text = operator.config.read_text()
                 operator.config.write_text(text.replace('level = "info"', 'level = "debug"'))

@@ -129,6 +129,10 @@ class Reader(ABC, Generic[BootstrapT, TrustedT, UpdateT, ProofT]):
     async def packets(self, source: str, span: Span) -> Sequence[Claim]:
         """The packets of the span in order, Acks with the inbox packet they answer; believed only after the fold."""
 
+    def has_more(self, source: str, trusted: TrustedT) -> bool:  # noqa: ARG002  for those that know better
+        """Whether it is worth asking a source for an update beyond ``trusted`` at once, which came from its last answer."""
+        return True
+
     async def follow(self, source: str, hint: Callable[[], None]) -> None:
         """Call ``hint`` whenever a source says that it may have something newer; proves nothing, and may never come.
 
@@ -387,6 +391,8 @@ async def advance(
                     break
                 trusted = chain.verifier.verify_update(trusted, update, now)
                 steps.append((update, trusted))
+                if not chain.reader.has_more(source, trusted):
+                    break
         except (Rejected, Unavailable) as error:
             blames.append(_blame(chain.chain_id, source, error))
             continue

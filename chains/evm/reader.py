@@ -100,6 +100,7 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
         self._endpoints = {endpoint.name: endpoint for endpoint in endpoints}
         self._settings = settings or ReaderSettings()
         self._checked: set[str] = set()
+        self._newest: dict[str, int] = {}  # slot of the finalized header that a source last called its newest
         self._range = {endpoint.name: self._settings.log_range for endpoint in endpoints}
         if len(self._endpoints) != len(endpoints) or not endpoints:
             raise Rejected("endpoints need distinct names", got=[e.name for e in endpoints], reason="bad_config")
@@ -133,6 +134,10 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
     async def packets(self, source: str, span: Span) -> Sequence[Claim]:
         """The vault's packets of the span, in order and without a gap, Acks with what they answer (eth_getLogs)."""
         return await _named(source, self._get_packets_in_time(source, span))
+
+    def has_more(self, source: str, trusted: Trusted) -> bool:
+        """Not beyond what the source just called its newest, once the next committee is known too; see `Reader.has_more`."""
+        return trusted.next_committee is None or self._newest.get(source) != trusted.finalized.beacon.slot
 
     async def follow(self, source: str, hint: Callable[[], None]) -> None:
         """Hint when the beacon API tells of another finalized header (topic light_client_finality_update); see `Reader.follow`."""
@@ -171,6 +176,8 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
             if found is not None and is_finalized_news(trusted, found, schedule):
                 return found
         newest = parse_update_json(await self._beacon(source, "finality_update"), schedule)
+        if newest.finalized is not None:
+            self._newest[source] = newest.finalized.beacon.slot
         if schedule.get_period(newest.signature_slot) > period + 1:
             # more than a committee ahead: step through the periods between
             found = await self._get_period_update(source, period + 1)

@@ -254,7 +254,7 @@ def verify_listed(node: Node, listed: OpenPacket) -> None:
             "the plan of an open packet is not known here yet", got=listed.sequence, reason="open_unknown"
         )
     try:
-        plan = decode_document(Plan, data)
+        plan, _ = read_plan(data)
         is_planned = any(
             (p.vault_id, p.operator_epoch, p.sequence, p.timeout)
             == (listed.vault_id, listed.operator_epoch, listed.sequence, listed.timeout)
@@ -457,7 +457,7 @@ async def open_voted(node: Node, ballot: Ballot, digest: bytes, committee: Commi
     data, votes = node.store.get_document(digest), get_quorum_votes(ballot, digest, committee)
     if data is None or not votes:
         return
-    plan = decode_document(Plan, data)
+    plan, _ = read_plan(data)
     # one more vote than m says nothing new of a plan that is open here, and signed as far as this node signs it
     is_signed = _is_signed_here(node, plan, digest) or not _may_sign(node, digest)
     if not is_signed or not _are_packets_known(node, plan, digest):
@@ -479,6 +479,13 @@ def quarantine(node: Node, why: str) -> None:
     # By the latest of all clocks: a slow one of our own must not end the silence before the packets are dead.
     node.signer.journal.record_quarantine(max(node.clock.now(), *node.get_proven_times().values()), why)
     node.blame("node", "own key", "journal_lost", why)
+
+
+@lru_cache(maxsize=64)
+def read_plan(data: bytes) -> tuple[Plan, bytes]:
+    """A stored plan and its digest, remembered: every message about a k is compared with the plans of that k."""
+    plan = decode_document(Plan, data)
+    return plan, compute_digest(plan)
 
 
 @lru_cache(maxsize=1024)
@@ -699,8 +706,7 @@ async def _look_for_two_votes(node: Node, new: Vote, committee: Committee) -> No
 async def _look_for_two_plans(node: Node, signed: SignedPlan, digest: bytes) -> None:
     """Evidence: one operator signed packets of two plans of one k (protocol.md 8.2, 8.6)."""
     for data in node.store.get_documents("plan", signed.plan.k):
-        other = decode_document(Plan, data)
-        other_digest = compute_digest(other)
+        other, other_digest = read_plan(data)
         if other_digest == digest:
             continue
         for planned in other.packets:
@@ -746,7 +752,7 @@ async def open_again(node: Node) -> None:
     for k, ballot in sorted(node.progress.ballots.items()):
         for digest in sorted({v.plan_digest for v in ballot.votes}) if k >= node.progress.base_k else ():
             data = node.store.get_document(digest)
-            if data is not None and not _are_packets_known(node, decode_document(Plan, data), digest):
+            if data is not None and not _are_packets_known(node, read_plan(data)[0], digest):
                 await open_voted(node, ballot, digest, committee)
 
 
@@ -765,7 +771,7 @@ async def publish_signed_plans(node: Node) -> None:
         data = node.store.get_document(digest)
         if data is None:
             continue
-        plan = decode_document(Plan, data)
+        plan, _ = read_plan(data)
         votes = get_quorum_votes(Ballot(plan.k, node.store.get_votes(digest)), digest, committee)
         if votes:
             await publish_signed_plan(node, plan, votes)
