@@ -76,7 +76,9 @@ IDLE_STORES = (b"capability", b"distribution", b"gov", b"ibc", b"mint", b"params
 GAS_MULTIPLIER = 140_000
 """wasmvm gas for one unit of the SDK's."""
 GAS_READ, GAS_READ_BYTE, GAS_WRITE, GAS_WRITE_BYTE, GAS_DELETE, GAS_NEXT = 1000, 3, 2000, 30, 1000, 30
-GAS_TX_BYTE, GAS_SIGNATURE, GAS_INSTANCE, GAS_CODE_BYTE = 10, 1000, 60_000, 3
+GAS_TX_BYTE, GAS_SIGNATURE, GAS_CODE_BYTE = 10, 1000, 3
+GAS_INSTANCE, GAS_INSTANCE_AGAIN = 60_000, 2_000
+"""For a contract, and for one whose code the transaction has loaded already."""
 GAS_EVENT_BYTE, GAS_ATTRIBUTE, GAS_EVENT = 1, 10, 20
 MAX_TX_BYTES = 1 << 20
 MAX_TX_GAS = 100_000_000
@@ -91,6 +93,8 @@ BLOCK_BYTES = 4 << 20
 GAS_PRICE = Fraction(25, 1000)
 FEE_COLLECTOR = sha256(b"fee_collector").digest()[:20]
 MINT = sha256(b"mint").digest()[:20]
+_PLACE = "[cosmos/cosmos-sdk@v0.54.0/baseapp/baseapp.go:1018]"
+"""A simulation says where in the node's source an error arose."""
 _DENOM = re.compile(r"[a-zA-Z][a-zA-Z0-9/:._-]{2,127}")
 _ANY_ACCOUNT = "/cosmos.auth.v1beta1.BaseAccount"
 _ANY_KEY = "/cosmos.crypto.secp256k1.PubKey"
@@ -214,6 +218,8 @@ class Context:
     """Place in the block and hash."""
     call_depth: int = 0
     query_depth: int = 0
+    loaded: set[bytes] = field(default_factory=set)
+    """Checksums of codes that the transaction has loaded."""
 
     def branch(self, meter: GasMeter | None = None) -> Context:
         """A context over this one's state, with its own events."""
@@ -420,7 +426,7 @@ class SimApp:
         self._running = self._make_context(self.trees, block, MAX_TX_GAS * 1000)
         self._apply_mints(self._running)
         self.mints.clear()
-        return tuple(self._running.events)
+        return tuple((kind, (*pairs, ("mode", "BeginBlock"))) for kind, pairs in self._running.events)
 
     def _apply_mints(self, context: Context) -> None:
         for denom, address, amount in self.mints:
@@ -476,7 +482,8 @@ class SimApp:
         except AppError as error:
             return TxResult(error.code, b"", error.what, error.codespace, gas_wanted, 0, ())
         except OutOfGas:
-            return TxResult(11, b"", "out of gas in location: txSize: out of gas", "sdk", gas_wanted, gas_wanted, ())
+            text = f"out of gas in location: txSize; gasWanted: {gas_wanted}, gasUsed: {gas_wanted + 1}: out of gas"
+            return TxResult(11, b"", text, "sdk", gas_wanted, gas_wanted + 1, ())
         own.commit()
         return TxResult(0, b"", "", "", gas_wanted, _get_used(own.meter), ())
 
@@ -491,7 +498,7 @@ class SimApp:
             data, events = self._run_messages(own, tx)
         except AppError as error:
             raise AppError(
-                error.codespace, error.code, f"{error.what} with gas used: '{_get_used(own.meter)}'"
+                error.codespace, error.code, f"{error.what} {_PLACE} with gas used: '{_get_used(own.meter)}'"
             ) from error
         except OutOfGas as error:
             raise _refuse(11, "out of gas in location: simulation") from error
@@ -532,8 +539,6 @@ class SimApp:
             raise _refuse(30, f"block height: {context.block.height}, timeout height: {body.timeout_height}")
         if len(body.memo) > MAX_MEMO:
             raise _refuse(12, f"maximum number of characters is {MAX_MEMO} but received {len(body.memo)} characters")
-        if not is_simulation and not 0 < fee.gas_limit <= MAX_TX_GAS:
-            raise _refuse(41, "must provide positive gas")
         context.charge(GAS_TX_BYTE * len(tx.raw))
         senders = self._get_senders(tx)
         coins = tx.fee
@@ -543,7 +548,10 @@ class SimApp:
         if self.get_account(context, payer) is None:
             raise _refuse(9, f"fee payer address: {self.encode(payer)} does not exist")
         if coins:
-            self._send(context, payer, FEE_COLLECTOR, coins)
+            try:
+                self._send(context, payer, FEE_COLLECTOR, coins)
+            except AppError as error:
+                raise _refuse(5, error.what) from error
         context.emit("tx", ("fee", format_coins(coins)), ("fee_payer", self.encode(payer)))
         self._verify_signatures(context, tx, senders, is_simulation=is_simulation)
 
@@ -676,8 +684,8 @@ class SimApp:
     def _create_account(self, context: Context, address: bytes) -> None:
         if context.get(AUTH, b"\x01" + address) is not None:
             return
-        number = int.from_bytes(context.get(AUTH, b"\x02") or b"", "big")
-        context.set(AUTH, b"\x02", (number + 1).to_bytes(8, "big"))
+        # a hash with the top bit set, as of SDK 0.54, but of the address alone: known before the block that makes the account
+        number = int.from_bytes(sha256(address).digest()[:8], "big") | 1 << 63
         self._set_account(context, BaseAccount(address=self.encode(address), account_number=number))
 
     def get_balance(self, context: Context, address: bytes, denom: str) -> int:
@@ -786,8 +794,10 @@ class SimApp:
         return ContractInfo.FromString(raw)
 
     def _load(self, context: Context, code_id: int) -> WasmCode:
-        context.charge(GAS_INSTANCE)
-        return WasmCode(self.codes[self.get_code_info(context, code_id).code_hash], self.prefix)
+        checksum = bytes(self.get_code_info(context, code_id).code_hash)
+        context.charge(GAS_INSTANCE_AGAIN if checksum in context.loaded else GAS_INSTANCE)
+        context.loaded.add(checksum)
+        return WasmCode(self.codes[checksum], self.prefix)
 
     def _make_env(self, context: Context, contract: bytes) -> dict[str, Any]:
         transaction = context.transaction
@@ -960,15 +970,19 @@ class SimApp:
         events: list[Event] = []
         if failure is None:
             own.commit()
-            events = [event for event in own.events if event[0] != "message"]
+            # wasmd sorts the attributes for the reply, and by that those of the transaction too
+            is_wasm = "wasm" in (message.get("msg") or {})
+            events = [
+                (kind, tuple(sorted(pairs, key=lambda pair: pair[0])) if is_wasm else pairs)
+                for kind, pairs in own.events
+                if kind != "message"
+            ]
             context.events += events
         elif reply_on in ("never", "success"):
             raise failure
         if reply_on == "never" or (reply_on == "error" and failure is None):
             return None
-        # wasmd tells the contract of events of contracts only, with their attributes in order
-        is_wasm = "wasm" in (message.get("msg") or {})
-        told = [(kind, sorted(attributes)) for kind, attributes in events] if is_wasm else []
+        told = events if failure is None and is_wasm else []  # of events of contracts only
         try:
             return self._reply(context, contract, _make_reply(message, answer, failure, told))
         except AppError as error:

@@ -54,8 +54,7 @@ if TYPE_CHECKING:
     from chains.cosmos.comet_sim import CometBlock
     from chains.cosmos.sim import SimCosmos
 
-NODE_VERSION = "0.39.4"
-APP_VERSION = "0.70.3"
+NODE_VERSION = "0.39.0"
 OUTBOX_EVENT = "wasm-optsettle_out"
 VAULT_EVENTS = (OUTBOX_EVENT, "wasm-optsettle_in")
 DEFAULT_PAGE, MAX_PAGE = 30, 100
@@ -106,7 +105,7 @@ class _RpcFailure(Exception):
 
     def __init__(self, data: str, code: int = INTERNAL_ERROR, message: str = "Internal error") -> None:
         super().__init__(data)
-        self.error = {"code": code, "message": message, "data": data}
+        self.error: dict[str, Any] = {"code": code, "message": message} | ({"data": data} if data else {})
 
 
 class SimCometRpc:
@@ -131,7 +130,7 @@ class SimCometRpc:
             "tx_search": self._search,
             "broadcast_tx_sync": self._broadcast,
             "unconfirmed_txs": self._get_pool,
-            "num_unconfirmed_txs": lambda p: self._get_pool(p) | {"txs": None},
+            "num_unconfirmed_txs": lambda _: self._count_pool(),
         }
         self._routes: dict[str, Callable[[Context, bytes], Message]] = {
             "/cosmos.auth.v1beta1.Query/Account": self._answer_account,
@@ -228,12 +227,12 @@ class SimCometRpc:
         member = newest.validators.validators[0]
         return {
             "node_info": {
-                "protocol_version": {"p2p": "9", "block": "11", "app": "0"},
+                "protocol_version": {"p2p": "8", "block": "11", "app": "0"},
                 "id": sha256(self._name.encode()).hexdigest()[:40],
                 "listen_addr": "tcp://0.0.0.0:26656",
                 "network": self._lies.chain_id or self._chain.chain_id,
                 "version": NODE_VERSION,
-                "channels": "40202122233038606100",
+                "channels": "402021222330386061",
                 "moniker": self._name,
                 "other": {"tx_index": "off" if self._lies.no_index else "on", "rpc_address": "tcp://0.0.0.0:26657"},
             },
@@ -258,7 +257,6 @@ class SimCometRpc:
         return {
             "response": {
                 "data": "WasmApp",
-                "version": APP_VERSION,
                 "last_block_height": str(height),
                 "last_block_app_hash": _base64(self._chain.app_hashes[height - 1]),
             }
@@ -422,6 +420,10 @@ class SimCometRpc:
             "txs": [_base64(raw) for raw in pool[:limit]],
         }
 
+    def _count_pool(self) -> dict[str, Any]:
+        answer = self._get_pool({})
+        return answer | {"n_txs": answer["total"], "txs": None}
+
     # ------------------------------------------------------------------ state
 
     def _query(self, params: Mapping[str, Any]) -> dict[str, Any]:
@@ -439,6 +441,8 @@ class SimCometRpc:
                 answer = self._query_store(str(path), data, height, newest, prove=bool(params.get("prove")))
         except AppError as error:
             answer = {"code": error.code, "log": error.what, "codespace": error.codespace}
+            if path in self._routes and error.code != 26:
+                answer["height"] = str(height)
         empty = {"code": 0, "log": "", "info": "", "index": "0", "key": None, "value": None, "proofOps": None}
         return {"response": empty | {"height": "0", "codespace": ""} | answer}
 
@@ -451,11 +455,11 @@ class SimCometRpc:
             raise AppError("sdk", 18, text)
         store = match[1].encode()
         if store not in self._chain.app.trees:
-            raise AppError("sdk", 6, f"no such store: {match[1]}: unknown request")
-        if height > newest:
+            raise AppError("store", 4, f"no such store: {match[1]}: unknown request")
+        if not 0 < height <= newest:
             if prove:
                 text = "proof is unexpectedly empty; ensure height has not been pruned: invalid request"
-                raise AppError("sdk", 18, text)
+                raise AppError("store", 7, text)
             return {"log": "version does not exist", "height": str(height), "key": _base64(key)}
         value, proofs = self._chain.app.prove(height, store, key)
         if self._lies.forge_head and value and key.endswith(OUTBOX_HEAD_KEY):

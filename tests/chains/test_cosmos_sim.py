@@ -333,7 +333,7 @@ def test_a_wrong_number_fee_or_signature_is_refused_in_the_chain_s_words(chain, 
         (chain.sign(key, message, fee=()), 13),
         (chain.sign(key, message, fee=(("utoken", 74_999),)), 13),
         (chain.sign(key, message, fee=(("utoken", 10**30),)), 5),
-        (chain.sign(key, message, gas=0, fee=()), 41),
+        (chain.sign(key, message, gas=0, fee=()), 11),
         (chain.sign(key, message, timeout_height=chain.height - 1), 30),
         (chain.sign(key, message)[:-2], 2),
         (b"\xff", 2),
@@ -718,7 +718,7 @@ async def test_what_is_not_there_is_an_error_in_the_node_s_words(chain):
     future = await query(chain, "/cosmos.base.node.v1beta1.Service/Config", height=chain.height + 1)
     assert (future["code"], future["codespace"]) == (26, "sdk")
     unproven = await query(chain, "/store/wasm/key", b"x", chain.height + 1, prove=True)
-    assert unproven["code"] == 18
+    assert (unproven["code"], unproven["codespace"]) == (7, "store")
     assert (await query(chain, "/store/wasm/key", b"x", 1, prove=True))["code"] == 18
     assert (await query(chain, "/nothing"))["code"] == 6
 
