@@ -161,8 +161,19 @@ def _check_submit_keys(config: Config, operator: bytes | None, out: _Findings) -
             out.bad(subject, "same_key", "it is the operator key", "pay gas with a key of its own")
             continue
         keys[chain] = key
-        out.good(subject, "gas_key", f"{hex_of(get_address(key))} opens")
+        out.good(subject, "gas_key", f"{_get_payer(config, chain, key)} opens")
     return keys
+
+
+def _get_payer(config: Config, chain_id: str, key: bytes) -> str:
+    """The account of a key as people of its chain write it, so that they can send it money."""
+    chain = next(c for c in config.chains if c.chain_id == chain_id)
+    try:
+        submitter = build_probe(chain, key).submitter
+    except Rejected:
+        return hex_of(get_address(key))  # what is wrong with the chain is said where chains are looked at
+    assert submitter is not None  # a key was given
+    return submitter.account
 
 
 def _check_files(config: Config, out: _Findings) -> None:

@@ -12,7 +12,7 @@ from typing import Self
 
 from chains.evm.forks import build_devnet
 from chains.evm.light_client import LightClientConfig
-from chains.registry import ChainConfig, EndpointConfig, make_evm_settings
+from chains.registry import FAMILIES, ChainConfig, EndpointConfig, make_evm_settings
 from messages.canonical import decode_canonical
 from messages.documents import compute_digest
 from relayer.keys import Journal, Secret, create_key_file
@@ -59,7 +59,7 @@ def write_folder(
         gas = (gas_keys or {}).get(chain.chain_id, make_key(f"gas {i} {n}"))
         create_key_file(home / f"gas{n}.json", Secret(gas), Secret(PASSWORD), is_throwaway=True)
         tables[chain.chain_id] = {
-            "family": "evm",
+            "family": chain.family,
             "vault": "0x" + chain.vault_account.hex(),
             "checkpoint": "0x" + chain.checkpoint.hex(),
             "start_height": chain.start_height,
@@ -67,10 +67,11 @@ def write_folder(
             "submit_password": "file:password",
             "timeout_s": 5.0,
             "endpoints": [
-                {"name": e.name, "execution": e.execution_url, "beacon": e.beacon_url} for e in chain.endpoints
+                {"name": e.name} | {door: getattr(e, f"{door}_url") for door in FAMILIES[chain.family].doors}
+                for e in chain.endpoints
             ],
             "settings": decode_canonical(chain.settings.encode()),
-        }
+        } | ({"gas_price": chain.gas_price} if chain.gas_price else {})
     table = {
         "name": f"op{i}",
         "store": "store.db",
