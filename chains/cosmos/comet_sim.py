@@ -171,17 +171,8 @@ class CometSim:
     def make_block(self, header: Header, transactions: Sequence[bytes], *, absent: Collection[str] = ()) -> CometBlock:
         """A block of a header, signed by everybody who is not absent. It does not join the chain."""
         last = self.blocks[header.height - 2].commit if header.height > 1 else Commit(0, 0, BlockId(), ())
-        data = b"".join(encode_message(1, raw) for raw in transactions)
-        body = b"".join(
-            (
-                encode_message(1, encode_header(header)),
-                encode_message(2, data),
-                encode_message(3, b""),
-                encode_message(4, encode_commit(last)),
-            )
-        )
-        parts = [body[at : at + PART_BYTES] for at in range(0, len(body), PART_BYTES)]
-        block_id = BlockId(compute_header_hash(header), PartSetHeader(len(parts), compute_merkle_root(parts)))
+        body = encode_block(header, transactions, last)
+        block_id = BlockId(compute_header_hash(header), compute_parts(body))
         validators = self._sets[header.height]
         commit = self.sign(header, block_id, validators, absent=absent)
         following = self._sets.get(header.height + 1, validators)
@@ -211,6 +202,24 @@ class CometSim:
         self.blocks.append(block)
         self._sets[block.height + 2] = self.make_set(self.powers)
         return block
+
+
+def encode_block(header: Header, transactions: Sequence[bytes], last_commit: Commit) -> bytes:
+    """The bytes of tendermint.types.Block without evidence: what is cut into parts for gossip."""
+    return b"".join(
+        (
+            encode_message(1, encode_header(header)),
+            encode_message(2, b"".join(encode_message(1, raw) for raw in transactions)),
+            encode_message(3, b""),
+            encode_message(4, encode_commit(last_commit)),
+        )
+    )
+
+
+def compute_parts(block: bytes) -> PartSetHeader:
+    """The part-set header of a block's bytes."""
+    parts = [block[at : at + PART_BYTES] for at in range(0, len(block), PART_BYTES)]
+    return PartSetHeader(len(parts), compute_merkle_root(parts))
 
 
 def compute_results_hash(results: Sequence[tuple[int, bytes, int, int]]) -> bytes:

@@ -5,7 +5,8 @@
 
 Every call gets a fresh instance, so nothing survives in memory. Storage is what the caller hands in; a call that fails may have written to it,
 so the caller hands in an overlay and keeps it only on success. Deterministic: no threads, no vector or other newer instructions, NaNs
-in one form, gas counted by instruction. Not for two threads at once.
+in one form, gas counted by instruction. (Reference types are taken although a chain refuses them: this engine cannot be without.) Not for two
+threads at once.
 
 Gas is the unit of wasmvm (a host divides by 140,000 for the gas of the SDK). What does not exist here: curves secp256r1 and BLS12-381; a
 contract that calls them traps.
