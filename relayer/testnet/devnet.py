@@ -69,10 +69,10 @@ class Devnet(ABC):
     # ------------------------------------------------------------------ what goes wrong
 
     def stop_endpoint(self) -> str:
-        """Take the first endpoint away from everybody: its name, "" where the endpoints are not ours."""
+        """Take the first endpoint away from everybody: its name. Endpoints of others cannot be stopped: they have no proxies."""
         for proxy in self.proxies:
             proxy.kill()
-        return self.endpoints[0]["name"] if self.proxies else ""
+        return self.endpoints[0]["name"]
 
     def start_endpoint(self) -> None:
         """Bring it back."""

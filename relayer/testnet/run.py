@@ -306,11 +306,9 @@ class _Play:
             await self._restart_operator()
         self._measure_margin()
         self._chapter("A withdrawal on a chain where the cash is not: lift there, land here")
-        if self.options.faults:
-            self._stop_endpoints()
+        stopped = self._stop_endpoints() if self.options.faults else []
         self.waits["withdrawal"] = await story.withdraw_far()
-        if self.options.faults:
-            self._start_endpoints()
+        self._start_endpoints(stopped)
         say(f"lifted, landed and paid out in {self.waits['withdrawal']} s")
         self._chapter("The price moves; a portfolio is liquidated in part")
         await self._liquidate()
@@ -344,15 +342,18 @@ class _Play:
         )
         self.screen.say(f"op{KILLED} has caught up", "fault")
 
-    def _stop_endpoints(self) -> None:
-        for chain in self.net.chains.values():
-            if name := chain.stop_endpoint():
-                self._fault(f"the endpoint {name} of chain {chain.name} goes away for every operator")
+    def _stop_endpoints(self) -> list[Devnet]:
+        """The chains whose first endpoint went away."""
+        stopped = [chain for chain in self.net.chains.values() if chain.proxies]
+        for chain in stopped:
+            name = chain.stop_endpoint()
+            self._fault(f"the endpoint {name} of chain {chain.name} goes away for every operator")
+        return stopped
 
-    def _start_endpoints(self) -> None:
-        for chain in self.net.chains.values():
+    def _start_endpoints(self, stopped: list[Devnet]) -> None:
+        for chain in stopped:
             chain.start_endpoint()
-        self._fault("the endpoints are back")
+            self._fault(f"the endpoint of chain {chain.name} is back")
 
     async def _disturb_nodes(self) -> None:
         """Kill a node of each chain that can stand it, and start it again a little later."""

@@ -40,12 +40,17 @@ def test_the_story_is_settled_on_real_nodes_and_every_operator_knows_the_same(tm
 
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-def test_what_up_started_goes_on_until_down(tmp_path):
-    reason = get_unavailable_reason()
+@pytest.mark.parametrize(
+    ("families", "nodes"),
+    [("evm,evm", {"anvil-one", "sidecar-two"}), ("cosmos,evm", {"wasmd-one-0", "wasmd-one-1", "anvil-two"})],
+)
+def test_what_up_started_goes_on_until_down(tmp_path, families, nodes):
+    reason = get_unavailable_reason(tuple(families.split(",")))
     if reason:
         pytest.skip(reason)
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "relayer.testnet", "up", "--folder", str(folder), "--slots-per-epoch", "2"]
+    command += ["--chains", families]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as harness:
         said = []
         for line in harness.stderr:
@@ -56,7 +61,7 @@ def test_what_up_started_goes_on_until_down(tmp_path):
         assert run_testnet(Options("down", folder)) == 0
         assert harness.wait(30) == 0
     started = {p.stem for p in (folder / "processes").glob("*.log")}
-    assert {"anvil-one", "sidecar-two", "broker", "op0", "op3"} <= started
+    assert nodes | {"broker", "op0", "op3"} <= started
     found = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     assert str(folder) not in found
 
