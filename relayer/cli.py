@@ -482,23 +482,30 @@ def init(
         typer.Option("--parameters", help="The file that the operators agreed on; its vaults are the chains."),
     ] = None,
     vault: Annotated[
-        list[str] | None, _many("--vault", "CHAIN=0xADDRESS, without --parameters: an example is written for it.")
+        list[str] | None, _many("--vault", "CHAIN=ADDRESS, without --parameters: an example is written for it.")
     ] = None,
-    checkpoint: Annotated[list[str] | None, _many("--checkpoint", "CHAIN=0xROOT: a finalized block root.")] = None,
+    checkpoint: Annotated[
+        list[str] | None,
+        _many(
+            "--checkpoint", "CHAIN=0xROOT: a finalized block root; on a Cosmos chain CHAIN=HEIGHT,0xHASH of a header."
+        ),
+    ] = None,
     endpoint: Annotated[
-        list[str] | None, _many("--endpoint", "CHAIN=EXECUTION,BEACON; repeat it: several are better.")
+        list[str] | None,
+        _many("--endpoint", "CHAIN=EXECUTION,BEACON, on a Cosmos chain CHAIN=RPC; repeat it: several are better."),
     ] = None,
     start_height: Annotated[list[str] | None, _many("--start-height", "CHAIN=BLOCK of the vault's creation.")] = None,
     settings: Annotated[
         list[str] | None, _many("--settings", "CHAIN=FILE: light-client settings of a private chain.")
     ] = None,
+    gas_price: Annotated[list[str] | None, _many("--gas-price", "CHAIN=0.025utoken, on a Cosmos chain.")] = None,
     broker: Annotated[str | None, typer.Option("--broker", help="HOST:PORT of the MQTT broker.")] = None,
     broker_ca: Annotated[str | None, typer.Option("--broker-ca", help="Its CA; needed for another machine.")] = None,
     feed: Annotated[str | None, typer.Option("--feed", help="Signed prices: a file or an address.")] = None,
     metrics_port: Annotated[int, typer.Option("--metrics-port", min=1, max=65_535, help="On this machine.")] = 9464,
     as_json: JsonOption = False,
 ) -> None:
-    """Make an operator's folder: by questions on a terminal, by flags in scripts. CHAIN: mainnet, sepolia, gnosis or a number."""
+    """Make an operator's folder: by questions on a terminal, by flags in scripts. CHAIN: mainnet, sepolia, gnosis, a number, or cosmos:ID."""
 
     def command() -> Answer:
         from relayer.commands.init import Wanted, ask_person, initialise
@@ -513,6 +520,7 @@ def init(
             tuple(endpoint or ()),
             tuple(start_height or ()),
             tuple(settings or ()),
+            tuple(gas_price or ()),
             broker,
             broker_ca,
             feed,

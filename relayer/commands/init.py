@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from chains.registry import build_probe
-from messages.canonical import decode_canonical
+from chains.cosmos.address import encode_address
+from chains.registry import FAMILIES, build_probe, parse_vault
+from messages.canonical import decode_canonical, encode_canonical
 from messages.digests import compute_vault_id
 from messages.documents import Parameters, compute_digest
 from messages.errors import Rejected
@@ -30,12 +31,18 @@ NETWORKS: Mapping[str, tuple[int, int]] = {"mainnet": (1, 500), "sepolia": (11_1
 MAX_SETTINGS_BYTES = 8192
 _HEX32 = re.compile(r"0x[0-9a-f]{64}")
 _HEX20 = re.compile(r"0x[0-9a-f]{40}")
-_URL = re.compile(r"https?://[^\s\"\\]{1,2000}")
+_BECH32 = re.compile(r"[a-z][a-z0-9]{0,15}1[02-9ac-hj-np-z]{58}")
+_HEADER = re.compile(r"[1-9][0-9]{0,15},0x[0-9a-f]{64}")
+_PRICE = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?[a-zA-Z][a-zA-Z0-9/:._-]{1,127}")
+_URL = re.compile(r"https?://[^\s\"\\,]{1,2000}")
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What flags said: values by chain, each text as "CHAIN=VALUE"; CHAIN is a number or the name of a built-in network."""
+    """What flags said: values by chain, each text as "CHAIN=VALUE".
+
+    CHAIN is a CAIP-2 name, the number of an Ethereum chain or the name of a built-in network.
+    """
 
     folder: Path
     name: str | None = None
@@ -45,6 +52,7 @@ class Wanted:
     endpoints: Sequence[str] = ()
     heights: Sequence[str] = ()
     settings: Sequence[str] = ()
+    gas_prices: Sequence[str] = ()
     broker: str | None = None
     broker_ca: str | None = None
     feed: str | None = None
@@ -53,15 +61,21 @@ class Wanted:
 
 @dataclass(frozen=True)
 class ChainAnswers:
-    """One chain of the new configuration. endpoints: (execution, beacon)."""
+    """One chain of the new configuration. endpoints: address by door. settings: an inline TOML table. limits: (key, value, comment)."""
 
-    number: int
+    chain: str
+    family: str
     vault: str
     checkpoint: str
-    endpoints: tuple[tuple[str, str], ...]
+    endpoints: tuple[Mapping[str, str], ...]
     height: int
     settings: str
-    max_fee_gwei: int
+    limits: tuple[tuple[str, str, str], ...]
+
+    @property
+    def short(self) -> str:
+        """Names its files."""
+        return self.chain.partition(":")[2]
 
 
 @dataclass(frozen=True)
@@ -121,7 +135,7 @@ def _get_next_steps(answers: Answers, folder: Path, digest: str) -> list[str]:
     keys = folder / "keys"
     lines += [
         f"  relayer keys new {keys}/{name}.json --new-password-file {keys}/{name}.password"
-        for name in ("operator", *(f"gas-{c.number}" for c in answers.chains))
+        for name in ("operator", *(f"gas-{c.short}" for c in answers.chains))
         if not (keys / f"{name}.json").exists()
     ]
     if not (keys / "broker.password").exists():
@@ -157,18 +171,20 @@ def collect(wanted: Wanted, ask: Callable[[str, str], str] | None) -> Answers:
         text = _need(None, "--parameters", "Agreed parameters file (empty: make an example)", "", ask, None)
         given = Path(text) if text else None
         if given is None:
-            network = _need(None, "--vault", "Network (mainnet, sepolia, gnosis) or chain number", "sepolia", ask, None)
-            vault = _need(None, "--vault", f"Address of the vault on {network}", "", ask, _HEX20)
-            vaults = {_get_number(network, "--vault"): [vault]}
+            question = "Network (mainnet, sepolia, gnosis), chain number or CAIP-2 name (cosmos:..)"
+            network = _need(None, "--vault", question, "sepolia", ask, None)
+            chain = _get_chain(network, "--vault")
+            vaults = {chain: [_need(None, "--vault", f"Address of the vault on {network}", "", ask, _get_form(chain))]}
     if given is not None:
         parameters = load_parameters(given)
-        vaults = {
-            _get_number(v.chain.partition(":")[2], "--parameters"): ["0x" + v.account[12:].hex()]
-            for v in parameters.vaults
-        }
+        vaults = {v.chain: [_write_vault(v.chain, v.account)] for v in parameters.vaults}
     else:
         parameters = make_example_parameters(vaults)
-    chains = tuple(_collect_chain(number, vaults[number][0], wanted, ask) for number in sorted(vaults))
+    collectors = {"eip155": _collect_evm, "cosmos": _collect_cosmos}
+    chains = tuple(
+        collectors[chain.partition(":")[0]](_Questions(chain, wanted, ask), vaults[chain][0])
+        for chain in sorted(vaults)
+    )
     broker = _need(
         wanted.broker, "--broker", "Broker, HOST:PORT", "127.0.0.1:1883", ask, re.compile(r"[^\s:]+:[0-9]{1,5}")
     )
@@ -194,67 +210,103 @@ def collect(wanted: Wanted, ask: Callable[[str, str], str] | None) -> Answers:
     )
 
 
-def _collect_chain(number: int, vault: str, wanted: Wanted, ask: Callable[[str, str], str] | None) -> ChainAnswers:
-    network = next((n for n, (found, _) in NETWORKS.items() if found == number), None)
-    words = network or f"chain {number}"
+@dataclass(frozen=True)
+class _Questions:
+    """What is asked of every chain: flags first, then a person."""
 
-    def get(texts: Sequence[str], flag: str) -> list[str]:
-        return _split_by_chain(texts, flag).get(number, [])
+    chain: str
+    wanted: Wanted
+    ask: Callable[[str, str], str] | None
 
-    checkpoint = _need(
-        next(iter(get(wanted.checkpoints, "--checkpoint")), None),
-        f"--checkpoint {number}=0x..",
-        f"Checkpoint of {words}: a finalized block root from people you trust",
-        "",
-        ask,
-        _HEX32,
-    )
-    pairs = get(wanted.endpoints, "--endpoint")
-    while not pairs or (ask is not None and not wanted.endpoints and len(pairs) < 16):
-        default = "" if pairs else "http://127.0.0.1:8545,http://127.0.0.1:5052"
-        question = f"Endpoint {len(pairs) + 1} of {words}: EXECUTION,BEACON" + (" (empty: no more)" if pairs else "")
-        text = _need(None, f"--endpoint {number}=EXECUTION,BEACON", question, default, ask, None)
-        if not text and pairs:
-            break
-        pairs.append(text)
-    endpoints = []
-    for pair in pairs:
-        execution, _, beacon = pair.partition(",")
-        if not _URL.fullmatch(execution) or not _URL.fullmatch(beacon) or "," in beacon:
-            raise Rejected(
-                "an endpoint is two addresses, http:// or https://: EXECUTION,BEACON", got=pair, reason="usage"
-            )
-        endpoints.append((execution, beacon))
-    heights = get(wanted.heights, "--start-height")
-    if heights:
-        height = heights[0]
-    else:
-        height = "0" if ask is None else ask(f"Block of the vault's creation on {words}, or an earlier one", "0")
-    if not re.fullmatch(r"[0-9]{1,12}", height):
-        raise Rejected("a start height is a block number", got=height, reason="usage")
+    @property
+    def words(self) -> str:
+        """The chain as people call it."""
+        return _get_network(self.chain) or self.chain.removeprefix("eip155:")
+
+    def get(self, texts: Sequence[str], flag: str) -> list[str]:
+        """What a flag says of this chain."""
+        return _split_by_chain(texts, flag).get(self.chain, [])
+
+    def need(self, texts: Sequence[str], flag: str, form: str, question: str, pattern: re.Pattern[str] | None) -> str:
+        """The one value of a flag, or of a person; ``form`` says what it looks like."""
+        found = next(iter(self.get(texts, flag)), None)
+        return _need(found, f"{flag} {self.words}={form}", question, "", self.ask, pattern)
+
+    def need_endpoints(self, doors: Sequence[str], default: str) -> tuple[Mapping[str, str], ...]:
+        """Addresses of one endpoint or more, each an address for every door."""
+        form = ",".join(door.upper() for door in doors)
+        texts = self.get(self.wanted.endpoints, "--endpoint")
+        while not texts or (self.ask is not None and not self.wanted.endpoints and len(texts) < 16):
+            question = f"Endpoint {len(texts) + 1} of {self.words}: {form}" + (" (empty: no more)" if texts else "")
+            text = _need(None, f"--endpoint {self.words}={form}", question, "" if texts else default, self.ask, None)
+            if not text and texts:
+                break
+            texts.append(text)
+        endpoints = []
+        for text in texts:
+            urls = text.split(",")
+            if len(urls) != len(doors) or not all(_URL.fullmatch(url) for url in urls):
+                raise Rejected(f"an endpoint is {form}, each http:// or https://", got=text, reason="usage")
+            endpoints.append(dict(zip(doors, urls, strict=True)))
+        return tuple(endpoints)
+
+    def need_height(self) -> int:
+        """A block before which the vault was not there."""
+        heights = self.get(self.wanted.heights, "--start-height")
+        question = f"Block of the vault's creation on {self.words}, or an earlier one"
+        height = heights[0] if heights else "0" if self.ask is None else self.ask(question, "0")
+        if not re.fullmatch(r"[0-9]{1,12}", height):
+            raise Rejected("a start height is a block number", got=height, reason="usage")
+        return int(height)
+
+
+def _collect_evm(questions: _Questions, vault: str) -> ChainAnswers:
+    wanted, network = questions.wanted, _get_network(questions.chain)
+    question = f"Checkpoint of {questions.words}: a finalized block root from people you trust"
+    checkpoint = questions.need(wanted.checkpoints, "--checkpoint", "0x..", question, _HEX32)
+    endpoints = questions.need_endpoints(FAMILIES["evm"].doors, "http://127.0.0.1:8545,http://127.0.0.1:5052")
+    height = questions.need_height()
     settings = f'{{ network = "{network}" }}'
     if network is None:
-        file = _need(
-            next(iter(get(wanted.settings, "--settings")), None),
-            f"--settings {number}=FILE",
-            f"File with the light-client settings of {words} (JSON, as the sidecar writes them)",
-            "",
-            ask,
-            None,
-        )
-        settings = _read_settings(Path(file))
+        question = f"File with the light-client settings of {questions.words} (JSON, as the sidecar writes them)"
+        settings = _inline(_read_settings(Path(questions.need(wanted.settings, "--settings", "FILE", question, None))))
     fee = 500 if network is None else NETWORKS[network][1]
-    return ChainAnswers(number, vault, checkpoint, tuple(endpoints), int(height), settings, fee)
+    limits = (("max_fee_gwei", str(fee), "dearer than this, the node waits"),)
+    return ChainAnswers(questions.chain, "evm", vault, checkpoint, endpoints, height, settings, limits)
 
 
-def _read_settings(path: Path) -> str:
-    """Settings of a private network as an inline TOML table."""
+def _collect_cosmos(questions: _Questions, vault: str) -> ChainAnswers:
+    wanted = questions.wanted
+    question = f"Checkpoint of {questions.words}: height and hash of a header from people you trust, HEIGHT,0x.."
+    text = questions.need(wanted.checkpoints, "--checkpoint", "HEIGHT,0x..", question, _HEADER)
+    number, _, checkpoint = text.partition(",")
+    endpoints = questions.need_endpoints(FAMILIES["cosmos"].doors, "http://127.0.0.1:26657")
+    height = questions.need_height()
+    files = questions.get(wanted.settings, "--settings")
+    settings = _read_settings(Path(files[0])) if files else {}
+    settings["checkpoint_height"] = int(number)
+    if "prefix" not in settings:
+        written = "" if vault.startswith("0x") else vault.rpartition("1")[0]
+        question = f"What addresses on {questions.words} begin with, before the 1"
+        settings["prefix"] = written or _need(
+            None, f"--settings {questions.words}=FILE with prefix", question, "", questions.ask, re.compile("[a-z0-9]+")
+        )
+    question = f"Gas price on {questions.words}, with its denomination"
+    price = questions.need(wanted.gas_prices, "--gas-price", "0.025utoken", question, _PRICE)
+    limits = (
+        ("gas_price", json.dumps(price), "or what nodes ask for as a minimum, if that is more; at most ten times"),
+    )
+    return ChainAnswers(questions.chain, "cosmos", vault, checkpoint, endpoints, height, _inline(settings), limits)
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """Settings of a light client from a file of canonical JSON."""
     if not path.is_file() or path.stat().st_size > MAX_SETTINGS_BYTES:
         raise Rejected(f"there is no usable file {path}", reason="no_file")
     found = decode_canonical(path.read_bytes().strip(), max_bytes=MAX_SETTINGS_BYTES)
     if not isinstance(found, dict):
         raise Rejected("settings are an object", got=type(found).__name__, reason="usage")
-    return _inline(found)
+    return found
 
 
 def _inline(value: Any) -> str:
@@ -285,24 +337,49 @@ def _need(
         sys.stderr.write(f"relayer: that does not have the form {form.pattern}\n")
 
 
-def _split_by_chain(texts: Sequence[str], flag: str) -> dict[int, list[str]]:
-    out: dict[int, list[str]] = {}
+def _split_by_chain(texts: Sequence[str], flag: str) -> dict[str, list[str]]:
+    out: dict[str, list[str]] = {}
     for text in texts:
-        chain, sign, value = text.partition("=")
+        name, sign, value = text.partition("=")
         if not sign or not value:
             raise Rejected(f"{flag} takes CHAIN=VALUE", got=text, expected=f"{flag} sepolia=..", reason="usage")
-        if flag == "--vault" and not _HEX20.fullmatch(value):
-            raise Rejected("a vault is an address: 0x and 40 lower-case hex digits", got=value, reason="usage")
-        out.setdefault(_get_number(chain, flag), []).append(value)
+        chain = _get_chain(name, flag)
+        if flag == "--vault" and not _get_form(chain).fullmatch(value):
+            raise Rejected(
+                "a vault is an address as its chain writes it: 0x and 40 lower-case hex digits, or bech32",
+                got=value,
+                reason="usage",
+            )
+        out.setdefault(chain, []).append(value)
     return out
 
 
-def _get_number(chain: str, flag: str) -> int:
-    if chain in NETWORKS:
-        return NETWORKS[chain][0]
-    if not re.fullmatch(r"[1-9][0-9]{0,15}", chain):
-        raise Rejected(f"{flag} names a chain by its number or as {', '.join(NETWORKS)}", got=chain, reason="usage")
-    return int(chain)
+def _get_chain(name: str, flag: str) -> str:
+    """The CAIP-2 name of what people call a chain."""
+    if name in NETWORKS:
+        return f"eip155:{NETWORKS[name][0]}"
+    chain = f"eip155:{name}" if re.fullmatch(r"[1-9][0-9]{0,15}", name) else name
+    if not re.fullmatch(r"eip155:[1-9][0-9]{0,15}|cosmos:[-a-zA-Z0-9]{1,32}", chain):
+        raise Rejected(
+            f"{flag} names a chain by its number, as {', '.join(NETWORKS)}, or by its CAIP-2 name",
+            got=name,
+            expected="for example cosmos:osmosis-1",
+            reason="usage",
+        )
+    return chain
+
+
+def _get_network(chain: str) -> str | None:
+    return next((name for name, (number, _) in NETWORKS.items() if chain == f"eip155:{number}"), None)
+
+
+def _get_form(chain: str) -> re.Pattern[str]:
+    """What an address of a vault looks like on a chain."""
+    return _HEX20 if chain.startswith("eip155:") else _BECH32
+
+
+def _write_vault(chain: str, account: bytes) -> str:
+    return "0x" + (account[12:] if chain.startswith("eip155:") else account).hex()
 
 
 # ---- files --------------------------------------------------------------------------------------------------------------
@@ -312,22 +389,23 @@ EXAMPLE: operators, price signers, treasurer, delay and caps are placeholders. T
 compares its digest (relayer parameters show) before the first start. Amounts in base units."""
 
 
-def make_example_parameters(vaults: Mapping[int, Sequence[str]]) -> Parameters:
-    """The committed example with these vaults (address by chain number) in place of its own."""
+def make_example_parameters(vaults: Mapping[str, Sequence[str]]) -> Parameters:
+    """The committed example with these vaults (address by chain) in place of its own."""
     import configs
 
     example = load_parameters(Path(str(configs.__file__)).parent / "parameters.example.toml")
     vault, asset = example.vaults[0], example.assets[0]
     made_vaults, made_assets = [], []
-    for number, addresses in sorted(vaults.items()):
-        chain, account = f"eip155:{number}", bytes(12) + bytes.fromhex(addresses[0][2:])
-        made_vaults.append(dataclasses.replace(vault, chain=chain, account=account))
+    for chain, (address, *_) in sorted(vaults.items()):
+        family, settings, token = "evm", "{}", f"erc20:0x{asset.asset[12:].hex()}"
+        if chain.startswith("cosmos:"):
+            prefix = address.rpartition("1")[0]
+            family, settings = "cosmos", encode_canonical({"checkpoint_height": 1, "prefix": prefix}).decode()
+            token = f"cw20:{encode_address(asset.asset, prefix)}"
+        account = parse_vault(family, address, settings)
+        made_vaults.append(dataclasses.replace(vault, chain=chain, family=family, account=account))
         made_assets.append(
-            dataclasses.replace(
-                asset,
-                caip19=f"{chain}/erc20:0x{asset.asset[12:].hex()}",
-                vault_id=compute_vault_id(chain, account),
-            )
+            dataclasses.replace(asset, caip19=f"{chain}/{token}", vault_id=compute_vault_id(chain, account))
         )
     return dataclasses.replace(example, vaults=tuple(made_vaults), assets=tuple(made_assets))
 
@@ -400,27 +478,27 @@ def format_folder(answers: Answers) -> str:
 
 
 def _format_chain(chain: ChainAnswers) -> list[str]:
-    table = f'chains."eip155:{chain.number}"'
+    table = f'chains."{chain.chain}"'
+    what = "a finalized block root" if chain.family == "evm" else "a header hash"
     lines = [
         "",
         f"[{table}]",
-        'family = "evm"',
+        f'family = "{chain.family}"',
         f'vault = "{chain.vault}"',
-        f'checkpoint = "{chain.checkpoint}"   # a finalized block root from people you trust; needed at the first start',
+        f'checkpoint = "{chain.checkpoint}"   # {what} from people you trust; needed at the first start',
         f"start_height = {chain.height}                         # block of the vault's creation, or any earlier one",
         f"settings = {chain.settings}",
-        f'submit_key = "file:keys/gas-{chain.number}.json"      # pays for transactions; never the operator key',
-        f'submit_password = "file:keys/gas-{chain.number}.password"',
-        f"max_fee_gwei = {chain.max_fee_gwei}                       # dearer than this, the node waits",
+        f'submit_key = "file:keys/gas-{chain.short}.json"      # pays for transactions; never the operator key',
+        f'submit_password = "file:keys/gas-{chain.short}.password"',
+        *(f"{key} = {value}                       # {comment}" for key, value, comment in chain.limits),
     ]
-    for n, (execution, beacon) in enumerate(chain.endpoints, 1):
+    for n, endpoint in enumerate(chain.endpoints, 1):
         lines += [
             "",
             f"[[{table}.endpoints]]"
             + ("      # several: one that lies or fails is blamed and the next asked" if n == 1 else ""),
             f'name = "endpoint-{n}"',
-            f'execution = "{execution}"',
-            f'beacon = "{beacon}"',
+            *(f'{door} = "{url}"' for door, url in endpoint.items()),
         ]
     return lines
 

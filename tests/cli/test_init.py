@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from chains.cosmos.address import encode_address
 from chains.registry import build_probe, make_evm_settings
 from messages.documents import compute_digest
 from relayer.cli import app
@@ -129,3 +130,69 @@ def test_the_committed_example_of_each_network_loads_and_names_its_own_parameter
     (chain,) = config.chains
     assert network in chain.settings
     assert build_probe(chain).sources == ("own node", "provider")
+
+
+# ---- a chain of another family
+
+
+COSMOS_VAULT = encode_address(b"\x42" * 32, "osmo")
+
+
+def get_cosmos_flags(**changes):
+    chain = "cosmos:osmo-test-5"
+    flags = {
+        "--name": "op1",
+        "--vault": f"{chain}={COSMOS_VAULT}",
+        "--checkpoint": f"{chain}=7,{CHECKPOINT}",
+        "--endpoint": f"{chain}=http://127.0.0.1:26657",
+        "--gas-price": f"{chain}=0.025uosmo",
+        "--broker": "127.0.0.1:1883",
+    } | changes
+    return [word for key, value in flags.items() if value is not None for word in (key, value)]
+
+
+def test_a_cosmos_chain_gets_a_folder_that_loads_beside_another_one(tmp_path):
+    flags = [*get_cosmos_flags(), "--vault", f"sepolia={VAULT}", "--checkpoint", f"sepolia={CHECKPOINT}"]
+    result = run(tmp_path / "op", *flags, "--endpoint", f"sepolia={ENDPOINT}", "--json")
+    assert result.exit_code == 0, result.output
+    cosmos, evm = load_config(tmp_path / "op" / "relayer.toml").chains
+    assert (cosmos.chain_id, cosmos.family, evm.family) == ("cosmos:osmo-test-5", "cosmos", "evm")
+    assert cosmos.vault_account == b"\x42" * 32
+    assert json.loads(cosmos.settings) == {"checkpoint_height": 7, "prefix": "osmo"}
+    assert cosmos.gas_price == "0.025uosmo"
+    assert build_probe(cosmos, b"\x01" * 32).vault_text == COSMOS_VAULT
+    assert "gas-osmo-test-5" in (tmp_path / "op" / "relayer.toml").read_text()
+
+
+def test_agreed_parameters_name_a_cosmos_vault_without_its_prefix(tmp_path):
+    chain = "cosmos:osmo-test-5"
+    parameters = make_parameters(
+        [make_vault(0, chain=chain, family="cosmos", account=b"\x42" * 32)], effective=1_700_000_000
+    )
+    (tmp_path / "agreed.toml").write_text(encode_parameters(parameters))
+    flags = [*get_cosmos_flags(**{"--vault": None}), "--parameters", tmp_path / "agreed.toml"]
+    assert run(tmp_path / "a", *flags).exit_code == 2
+    (tmp_path / "net.json").write_text('{"prefix":"osmo","trusting_period_s":86400}')
+    result = run(tmp_path / "b", *flags, "--settings", f"{chain}={tmp_path / 'net.json'}")
+    assert result.exit_code == 0, result.output
+    (loaded,) = load_config(tmp_path / "b" / "relayer.toml").chains
+    assert json.loads(loaded.settings) == {"checkpoint_height": 7, "prefix": "osmo", "trusting_period_s": 86400}
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--checkpoint", f"cosmos:osmo-test-5={CHECKPOINT}"),
+        ("--checkpoint", f"cosmos:osmo-test-5=0,{CHECKPOINT}"),
+        ("--endpoint", f"cosmos:osmo-test-5={ENDPOINT}"),
+        ("--endpoint", "cosmos:osmo-test-5=tcp://127.0.0.1:26657"),
+        ("--gas-price", None),
+        ("--gas-price", "cosmos:osmo-test-5=cheap"),
+        ("--vault", f"cosmos:osmo-test-5={VAULT}"),
+        ("--vault", f"cosmos:an id={COSMOS_VAULT}"),
+    ],
+)
+def test_a_missing_or_wrong_flag_of_a_cosmos_chain_is_wrong_usage(tmp_path, flag, value):
+    result = run(tmp_path / "op", *get_cosmos_flags(**{flag: value}))
+    assert result.exit_code == 2, result.output
+    assert not (tmp_path / "op").exists()
