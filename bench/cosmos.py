@@ -60,58 +60,58 @@ def make_proof() -> tuple[bytes, Proof, bytes, bytes]:
 # ---- the same cases as CometBFT's JSON --------------------------------------------------------------------------------
 
 
-def _show_time(time_ns: int) -> str:
+def show_time(time_ns: int) -> str:
     seconds, nanos = divmod(time_ns, NANOSECONDS)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{nanos:09}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).replace(tzinfo=None).isoformat()}.{nanos:09}Z"
 
 
-def _show_base64(data: bytes) -> str:
+def show_base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _show_block_id(block_id: Any) -> dict[str, Any]:
+def show_block_id(block_id: Any) -> dict[str, Any]:
     return {
         "hash": block_id.hash.hex().upper(),
         "parts": {"total": block_id.parts.total, "hash": block_id.parts.hash.hex().upper()},
     }
 
 
-def _show_header(header: Header) -> dict[str, Any]:
+def show_header(header: Header) -> dict[str, Any]:
     hashes = {name: getattr(header, name).hex().upper() for name in vars(header) if name.endswith("_hash")}
     return {
         **hashes,
         "version": {"block": str(header.version_block), "app": str(header.version_app)},
         "chain_id": header.chain_id,
         "height": str(header.height),
-        "time": _show_time(header.time_ns),
-        "last_block_id": _show_block_id(header.last_block_id),
+        "time": show_time(header.time_ns),
+        "last_block_id": show_block_id(header.last_block_id),
         "proposer_address": header.proposer_address.hex().upper(),
     }
 
 
-def _show_commit(commit: Commit) -> dict[str, Any]:
+def show_commit(commit: Commit) -> dict[str, Any]:
     votes = [
         {
             "block_id_flag": int(vote.flag),
             "validator_address": vote.address.hex().upper(),
-            "timestamp": _show_time(vote.time_ns),
-            "signature": _show_base64(vote.signature),
+            "timestamp": show_time(vote.time_ns),
+            "signature": show_base64(vote.signature),
         }
         for vote in commit.signatures
     ]
     return {
         "height": str(commit.height),
         "round": commit.round,
-        "block_id": _show_block_id(commit.block_id),
+        "block_id": show_block_id(commit.block_id),
         "signatures": votes,
     }
 
 
-def _show_validators(validators: ValidatorSet) -> dict[str, Any]:
+def show_validators(validators: ValidatorSet) -> dict[str, Any]:
     members = [
         {
             "address": compute_address(member.key).hex().upper(),
-            "pub_key": {"type": "tendermint/PubKeyEd25519", "value": _show_base64(member.key.data)},
+            "pub_key": {"type": "tendermint/PubKeyEd25519", "value": show_base64(member.key.data)},
             "voting_power": str(member.power),
             "proposer_priority": "0",
         }
@@ -120,10 +120,10 @@ def _show_validators(validators: ValidatorSet) -> dict[str, Any]:
     return {"validators": members, "proposer": members[0]}
 
 
-def _show_block(block: LightBlock) -> dict[str, Any]:
+def show_block(block: LightBlock) -> dict[str, Any]:
     return {
-        "signed_header": {"header": _show_header(block.header), "commit": _show_commit(block.commit)},
-        "validator_set": _show_validators(block.validators),
+        "signed_header": {"header": show_header(block.header), "commit": show_commit(block.commit)},
+        "validator_set": show_validators(block.validators),
     }
 
 
@@ -151,7 +151,7 @@ def _get_block_rate(trusted: Trusted, data: bytes, now_ns: int, seconds: float) 
     return count / spent
 
 
-def _build_go(folder: Path) -> Path | None:
+def build_go(folder: Path) -> Path | None:
     if shutil.which("go") is None:
         return None
     program = folder / "go_comet"
@@ -185,24 +185,24 @@ def run(seconds: float) -> list[Figure]:
         "proof": partial(_get_proof_rate, partial(verify_store_value, app_hash, proof, b"wasm", key, value)),
     }
     case = {
-        "now": _show_time(now),
-        "trusted": _show_block(trusted_block),
-        "adjacent": _show_block(following),
-        "skipping": _show_block(later),
-        "next_validators": _show_validators(following.validators),
+        "now": show_time(now),
+        "trusted": show_block(trusted_block),
+        "adjacent": show_block(following),
+        "skipping": show_block(later),
+        "next_validators": show_validators(following.validators),
         "proof": {
-            "root": _show_base64(app_hash),
-            "store": _show_base64(b"wasm"),
-            "key": _show_base64(key),
-            "value": _show_base64(value),
-            "iavl": _show_base64(proof.ops[0].data),
-            "simple": _show_base64(proof.ops[1].data),
+            "root": show_base64(app_hash),
+            "store": show_base64(b"wasm"),
+            "key": show_base64(key),
+            "value": show_base64(value),
+            "iavl": show_base64(proof.ops[0].data),
+            "simple": show_base64(proof.ops[1].data),
         },
     }
     rates: dict[str, list[float]] = {kind: [] for kind in ours}
     go_rates: dict[str, list[float]] = {kind: [] for kind in ours}
     with tempfile.TemporaryDirectory() as folder:
-        go = _build_go(Path(folder))
+        go = build_go(Path(folder))
         path = Path(folder) / "case.json"
         path.write_text(json.dumps(case))
         # The two take turns, so that a machine that slows down slows both.

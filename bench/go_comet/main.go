@@ -1,6 +1,7 @@
 // Times CometBFT's light client and the ICS-23 verifier of Go on the cases of the Cosmos bench.
 // Usage: go_comet FILE SECONDS KIND, where KIND is "adjacent", "skipping" or "proof". Prints one line of JSON: verifications per second of
 // processor time.
+// Or: go_comet judge KIND, where KIND is "blocks" or "proofs". Reads cases from standard input, prints a verdict for each.
 package main
 
 import (
@@ -94,6 +95,12 @@ func spent() float64 {
 }
 
 func main() {
+	if os.Args[1] == "judge" {
+		if err := judge(os.Args[2], os.Stdin, os.Stdout); err != nil {
+			panic(err)
+		}
+		return
+	}
 	raw, err := os.ReadFile(os.Args[1])
 	if err != nil {
 		panic(err)
