@@ -109,7 +109,8 @@ class World:
     """One vault.
 
     ``operator_keys`` sign for it in `sign` and `recv`; ``twin`` takes the place of the artefact
-    (vulnerable twins); ``at`` is the vault's address, else the deployer's nonce gives it.
+    (vulnerable twins); ``at`` is the vault's address, else the deployer's nonce gives it; ``chain`` is another EVM
+    than the usual one, with its time set already.
     """
 
     def __init__(
@@ -125,8 +126,9 @@ class World:
         twin: Twin | None = None,
         chain_id: int = 1,
         at: bytes | None = None,
+        chain: Chain | None = None,
     ) -> None:
-        self.chain = Chain(chain_id=chain_id, time=time)
+        self.chain = chain if chain is not None else Chain(chain_id=chain_id, time=time)
         if twin is not None:
             self.chain.use_twin(twin.coinbase)
         self.time = time
