@@ -549,3 +549,35 @@ print(get_peak_memory_mb())
     assert states.get_newest(vault_id).free[ALICE, TOKEN] == 4000 * batches
     assert len(folded) < SNAPSHOT_EVERY
     store.close()
+
+
+# ---- together
+
+
+def test_what_is_recorded_together_is_one_transaction(store):
+    statements = []
+    store._db.set_trace_callback(statements.append)
+    with store.together():
+        store.record_setting("a", b"1")
+        store.record_settings({"b": b"2", "c": b"3"})
+        with store.together():
+            store.record_setting("d", b"4")
+    store._db.set_trace_callback(None)
+    assert [s for s in statements if s.startswith(("BEGIN", "COMMIT"))] == ["BEGIN IMMEDIATE", "COMMIT"]
+    assert [store.get_setting(key) for key in "abcd"] == [b"1", b"2", b"3", b"4"]
+
+
+def test_of_what_is_recorded_together_nothing_stays_if_the_end_is_not_reached(store):
+    store.record_setting("a", b"0")
+
+    def fail():
+        with store.together():
+            store.record_setting("a", b"1")
+            store.record_setting("b", b"2")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert (store.get_setting("a"), store.get_setting("b")) == (b"0", None)
+    store.record_setting("b", b"3")
+    assert store.get_setting("b") == b"3"
