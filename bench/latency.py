@@ -17,7 +17,6 @@ import bisect
 import contextlib
 import json
 import os
-import resource
 import secrets
 import sys
 import tempfile
@@ -67,10 +66,12 @@ REQUESTERS = 200
 PATIENCE_S = 5
 SLOTS_PER_EPOCH = 2
 EPOCHS_PER_PERIOD = 256
-WARM_UP_S = 10.0
+WARM_UP_S = 8.0
+MINED_S = 1.5
+"""After so long what was sent last is in a block."""
 SECONDS_PER_LOOP_SECOND = 20
 """The measured time is so many times what `make bench` gives each timed loop: a minute by default."""
-KILLS = 3
+KILLS = 2
 KILL_WAIT_S = 40.0
 FINALITY_TIMEOUT_S = 60.0
 TARGET_P50_MS, TARGET_P99_MS, TARGET_TAKEOVER_S = 200, 1000, PATIENCE_S + 5
@@ -372,6 +373,7 @@ async def measure_takeover_s(net: Net) -> float:
 
 async def measure(folder: Path, seconds: float, kills: int) -> list[Figure]:
     """All figures of one run."""
+    load = os.getloadavg()[0]
     async with start_net(folder) as net:
         share = (PACKETS_PER_S - REQUESTS_PER_S) // 2, REQUESTS_PER_S // 2
         total_s = int(WARM_UP_S + seconds)
@@ -381,10 +383,9 @@ async def measure(folder: Path, seconds: float, kills: int) -> list[Figure]:
         loading = asyncio.create_task(send_load(net.loads, batches))
         await asyncio.sleep(WARM_UP_S)
         begin, cpu_s = time.time(), net.get_cpu_s()
-        own_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2])
         await loading
         end, cpu_s = time.time(), net.get_cpu_s() - cpu_s
-        own_s = sum(resource.getrusage(resource.RUSAGE_SELF)[:2]) - own_s
+        await asyncio.sleep(MINED_S)
         packets = sum(s.get_outbox_sequence() - sequences[s.vault_id] for s in net.world.sites.values())
         net.group.verify_running()
         rows = compute_latencies_ms(net, begin, end)
@@ -395,7 +396,14 @@ async def measure(folder: Path, seconds: float, kills: int) -> list[Figure]:
         rate = packets / total_s
         target = f"at {PACKETS_PER_S} packets/s"
         figures = [
-            Figure("latency: outbox packets a second, both vaults", rate, "packets/s", f">= {PACKETS_PER_S}"),
+            Figure("latency: load average of the machine before", load, "on all cores"),
+            Figure(
+                "latency: outbox packets a second, both vaults",
+                rate,
+                "packets/s",
+                f">= {PACKETS_PER_S}",
+                is_met=rate >= PACKETS_PER_S,
+            ),
             Figure("latency: finality heard of to header on record, p50", _get_p50(rows, "header"), "ms"),
             Figure("latency: finality heard of to proposal, p50", _get_p50(rows, "proposed"), "ms"),
             Figure("latency: finality heard of to certificate, p50", _get_p50(rows, "certified"), "ms"),
