@@ -1247,8 +1247,8 @@ fn a_coin_deposit_brings_exactly_its_coin_and_nothing_else_brings_any() {
     for funds in [vec![], vec![other.clone()], vec![Coin::new(4u128, COIN)], vec![other, five.clone()]] {
         assert_word(world.call_with("alice", deposit(), &funds), "funds");
     }
-    world.call_with("alice", deposit(), &[five.clone()]).unwrap();
-    assert_word(world.call_with("alice", ExecuteMsg::Escape { asset }, &[five.clone()]), "funds");
+    world.call_with("alice", deposit(), std::slice::from_ref(&five)).unwrap();
+    assert_word(world.call_with("alice", ExecuteMsg::Escape { asset }, std::slice::from_ref(&five)), "funds");
     set_token_balance(&mut world, 0);
     let token = Hex(world.token());
     let pull = ExecuteMsg::Deposit { asset: token, amount: 5u128.into(), beneficiary: account };
