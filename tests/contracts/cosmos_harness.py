@@ -16,7 +16,7 @@ from typing import Any
 
 import bech32
 
-from chains.cosmos.wasm_vm import ContractError, GasMeter, MemoryStorage, WasmCode, WasmTrap
+from chains.cosmos.wasm_vm import DEFAULT_GAS, ContractError, GasMeter, MemoryStorage, WasmCode, WasmTrap
 from contracts.cosmos import get_wasm
 
 Json = Any
@@ -146,10 +146,17 @@ class Chain:
         self.height += 1
         return address, Result(data, tuple(events), self.meter.used)
 
-    def execute(self, contract: bytes, message: Json | bytes, sender: bytes = STRANGER, funds: Funds = ()) -> Result:
-        """Run one transaction; on failure nothing is changed and Reverted is raised."""
+    def execute(
+        self,
+        contract: bytes,
+        message: Json | bytes,
+        sender: bytes = STRANGER,
+        funds: Funds = (),
+        gas: int = DEFAULT_GAS,
+    ) -> Result:
+        """Run one transaction with ``gas`` of the VM; on failure nothing is changed and Reverted is raised."""
         before = self._save()
-        self.meter = GasMeter()
+        self.meter = GasMeter(gas)
         try:
             raw = message if isinstance(message, bytes) else encode_json(message)
             data, events = self._execute(shorten(contract), sender, raw, funds, 0)

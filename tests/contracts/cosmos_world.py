@@ -12,6 +12,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from chains.cosmos.address import compute_chain_name
+from chains.cosmos.wasm_vm import DEFAULT_GAS
 from messages.bodies import CLEARING_CLIENT, ENCODING, PACKET_LIFE_S, PORT, VERSION, Ack, InboxBody, encode_body
 from messages.digests import compute_packet_digest, compute_pause_digest, compute_vault_id, get_address, sign_digest
 from messages.ids import compute_denom_asset, get_vault_client
@@ -125,7 +127,7 @@ class CosmosWorld:
             ],
         }
         self.address, self.created = self.chain.deploy(load_code(code), message, DEPLOYER, at)
-        self.vault_id = compute_vault_id(f"cosmos:{chain_id}", self.address.rjust(32, b"\0"))
+        self.vault_id = compute_vault_id(compute_chain_name(chain_id), self.address.rjust(32, b"\0"))
         self.client = get_vault_client(self.vault_id)
         self.sequence = 0
         self.head: bytes = self.vault_id
@@ -185,10 +187,10 @@ class CosmosWorld:
             funds = [(self.denoms[asset], amount)] if is_coin and amount else []  # type: ignore[index,list-item]
         return self.send(encode_call(name, args), by, funds)
 
-    def send(self, message: Json | bytes, by: bytes, funds: Funds = ()) -> Outcome:
+    def send(self, message: Json | bytes, by: bytes, funds: Funds = (), gas: int = DEFAULT_GAS) -> Outcome:
         before = dict(self.chain.stores[self.address].items())
         try:
-            result = self.chain.execute(self.address, message, by, funds)
+            result = self.chain.execute(self.address, message, by, funds, gas)
         except Reverted:
             assert dict(self.chain.stores[self.address].items()) == before, "a failed call changed the vault"
             raise
