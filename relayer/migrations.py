@@ -131,6 +131,12 @@ def _prices_and_incidents(db: Database) -> None:
     )
 
 
+@store_migrations(name="0005_snapshots_of_version_2")
+def _forget_snapshots(db: Database) -> None:
+    # States say since when a vault is paused. They are folded from the facts again.
+    _run(db, "DELETE FROM snapshots")
+
+
 @journal_migrations(name="0001_journal")
 def _journal(db: Database) -> None:
     _run(

@@ -15,7 +15,6 @@ from typing import Any
 
 from chains.base import Probe
 from chains.registry import ChainConfig, build_probe
-from messages.bodies import WIDEST_LIMITS, Unpause, decode_inbox_body
 from messages.digests import get_address
 from messages.documents import compute_digest
 from messages.errors import Rejected, RelayerError, Unavailable
@@ -214,8 +213,6 @@ def _check_parameters(config: Config, present: Config, standing: Standing, now: 
         out.good("parameters", "accepted", f"{text}, in use here")
     else:
         _check_signed(lambda: verify_configured_parameters(present, now), present, standing, text, "parameters", out)
-    if standing.is_recorded:
-        _check_old_unpauses(present, standing, out)
     later = config.next
     if later is not None and present is config:
         at = later.parameters.effective
@@ -228,19 +225,6 @@ def _check_parameters(config: Config, present: Config, standing: Standing, now: 
             "next parameters",
             out,
         )
-
-
-def _check_old_unpauses(present: Config, standing: Standing, out: _Findings) -> None:
-    """An Unpause that has done its work still stands in the parameters: it names no pause, so it would end the next one too."""
-    for control in present.parameters.controls:
-        state = standing.states[control.vault_id]
-        if isinstance(decode_inbox_body(control.value, WIDEST_LIMITS), Unpause) and not state.paused:
-            out.warn(
-                "parameters",
-                "old_unpause",
-                f"they still unpause {standing.get_chain(control.vault_id)}, which is not paused: the next pause would end too",
-                "relayer parameters next, signed and installed by all",
-            )
 
 
 def _check_signed(

@@ -119,16 +119,16 @@ def make_next(standing: Standing, controls: Sequence[tuple[bytes, InboxBody]], e
         c
         for c in present.controls
         if _get_slot(c.vault_id, _decode(c)) not in replaced
-        and is_still_to_do(standing.states[c.vault_id], _decode(c), now)
+        and is_still_to_do(standing.states[c.vault_id], _decode(c), now, present.effective)
     ]
     added = [ControlParameters(vault_id, encode_body(body)) for vault_id, body in controls]
     return dataclasses.replace(present, version=present.version + 1, effective=effective, controls=(*kept, *added))
 
 
-def is_still_to_do(state: VaultState, body: InboxBody, now: int) -> bool:
-    """Whether the facts do not show a control change yet, neither in force nor pending.
+def is_still_to_do(state: VaultState, body: InboxBody, now: int, effective: int) -> bool:
+    """Whether the facts do not show a control change of a set from ``effective`` yet, neither in force nor pending.
 
-    What is done leaves the next version: an old Unpause would end the next pause too.
+    What is done leaves the next version: there an old Unpause would end every pause of before the new instant.
     """
     if isinstance(body, RotateOperators):
         return body.epoch == state.operator_epoch + 1 and state.pending_operators is None and body.effective > now
@@ -136,7 +136,7 @@ def is_still_to_do(state: VaultState, body: InboxBody, now: int) -> bool:
         pending = state.pending_caps.get(body.asset)
         target = pending.caps if pending is not None else state.caps.get(body.asset)
         return target != Caps(body.per_packet, body.per_hour, body.per_day)
-    return isinstance(body, Unpause) and state.paused and state.pending_unpause is None
+    return isinstance(body, Unpause) and state.paused and state.paused_at < effective and state.pending_unpause is None
 
 
 def _decode(control: ControlParameters) -> InboxBody:
@@ -324,11 +324,13 @@ def _get_warnings(standing: Standing, parameters: Parameters, now: int) -> list[
             warnings.append(
                 f"WARNING: vaults have only {format_age(max(0, room))} to accept the rotation; better some hours"
             )
-    for _, body in bodies:
+    for vault_id, body in bodies:
         if isinstance(body, Unpause):
-            warnings.append(
-                "Mind: while this set is in force it ends every later pause too; follow it with a set without it"
-            )
+            state = standing.states[vault_id]
+            if not state.paused:
+                warnings.append(
+                    f"Mind: {standing.get_chain(vault_id)} is not paused; this would end a pause of before its instant"
+                )
         elif not isinstance(body, RotateOperators | SetCaps):
             warnings.append("WARNING: a control change that is none: no node would use this set")
     if not standing.is_recorded:

@@ -169,11 +169,16 @@ def _get_controls(context: Context, vault_id: bytes) -> Iterable[tuple[str, Inbo
             body = decode_inbox_body(control.value, WIDEST_LIMITS)
         except Rejected as error:
             raise Rejected("a control change does not decode", got=error.what, reason="bad_parameters") from error
-        if _is_wanted(state, body, context.get_timeout(vault_id)):
+        if is_wanted(state, body, context.get_timeout(vault_id), context.parameters.effective):
             yield CONTROL, body
 
 
-def _is_wanted(state: VaultState, body: InboxBody, timeout: int) -> bool:
+def is_wanted(state: VaultState, body: InboxBody, timeout: int, effective: int) -> bool:
+    """Whether a control change of parameters in force since ``effective`` still has to be brought to a vault that takes it until ``timeout``.
+
+    An Unpause names no pause: it ends those of before the instant of its parameters. Who pauses later objects to something that the quorum
+    could not know when it signed.
+    """
     if isinstance(body, RotateOperators):
         # The instant must still lie `delay` ahead whenever the packet arrives, or the vault refuses it.
         in_time = body.effective >= timeout + state.delay_s
@@ -182,4 +187,5 @@ def _is_wanted(state: VaultState, body: InboxBody, timeout: int) -> bool:
         pending = state.pending_caps.get(body.asset)
         target = pending.caps if pending is not None else state.caps.get(body.asset)
         return target != Caps(body.per_packet, body.per_hour, body.per_day)
-    return isinstance(body, Unpause) and state.paused and state.pending_unpause is None
+    is_meant = state.paused and state.paused_at < effective and state.pending_unpause is None
+    return isinstance(body, Unpause) and is_meant

@@ -17,7 +17,7 @@ from messages.errors import Rejected
 from messages.hashing import keccak256
 from relayer.rules.vault_state import VaultState
 
-_MAGIC: Final = b"optsettle/state/1"
+_MAGIC: Final = b"optsettle/state/2"
 MAX_SNAPSHOT_BYTES: Final = 512 * 1024 * 1024
 
 

@@ -189,6 +189,8 @@ class VaultState:
     treasurer: bytes
     pause_used: frozenset[bytes]
     paused: bool
+    paused_at: int
+    """Block time of the last pause, 0 where there was none."""
     pending_operators: PendingOperators | None
     pending_unpause: int | None
     caps: Mapping[bytes, Caps]
@@ -241,6 +243,7 @@ def get_initial_state(vault: VaultParameters) -> VaultState:
         treasurer=vault.treasurer,
         pause_used=frozenset(),
         paused=False,
+        paused_at=0,
         pending_operators=None,
         pending_unpause=None,
         caps={c.asset: Caps(c.per_packet, c.per_hour, c.per_day) for c in vault.caps},
@@ -507,7 +510,7 @@ def _apply_paused(work: _Work, fact: Fact, body: Paused) -> None:
     if work.paused or body.operator not in work.operators or body.operator in work.pause_used:
         work.record_contradiction(fact, "pause", body.operator)
         return
-    work.paused = True
+    work.paused, work.paused_at = True, fact.stamp
     work.pause_used |= {body.operator}
 
 

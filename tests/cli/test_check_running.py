@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 import json
-import time
-from dataclasses import replace
 
-import pytest
 from typer.testing import CliRunner
 
-from messages.bodies import Unpause, encode_body
-from messages.documents import ControlParameters
 from relayer.cli import app
-from relayer.commands import check as check_module
-from relayer.commands.control import get_standing
 from relayer.config import load_config
-from relayer.rules.ledger import get_initial_state, get_vault_id
-from tests.builders import make_parameters, make_vault
 from tests.cli.operator_files import write_folder, write_secret
 from tests.gossip.broker import PASSWORD, Broker
 
@@ -59,15 +50,3 @@ def test_limits_of_alerts_are_read_and_a_name_that_there_is_not_is_wrong(tmp_pat
         assert result.exit_code == 3, (wrong, result.output)
         assert "metrics.limits" in result.stderr
         path = write_folder(tmp_path / f"again {wrong}", metrics={"port": 9464, "limits": {"head_olds": 7200}})
-
-
-@pytest.mark.parametrize("is_paused", [True, False])
-def test_an_unpause_that_has_done_its_work_is_told_before_it_ends_another_pause(tmp_path, monkeypatch, is_paused):
-    vault = make_vault(0)
-    controls = (ControlParameters(get_vault_id(vault), encode_body(Unpause())),)
-    parameters = replace(make_parameters([vault], effective=1_700_000_000), controls=controls)
-    path = write_folder(tmp_path, parameters=parameters)
-    state = replace(get_initial_state(vault), paused=is_paused)
-    standing = get_standing(parameters, {get_vault_id(vault): state}, int(time.time()))
-    monkeypatch.setattr(check_module, "read_standing", lambda *_: standing)
-    assert ("old_unpause" in check(path)) is not is_paused

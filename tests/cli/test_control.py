@@ -255,7 +255,7 @@ def test_a_set_that_nobody_wants_is_not_signed(tmp_path, homes, made, wrong):
 
 
 def test_the_next_version_is_written_for_editing(tmp_path, homes):
-    data = get_json("parameters", "next", "--from", NOW + 60, "--out", tmp_path / "n.toml", "-c", homes[0])
+    data = get_json("parameters", "next", "--from", NOW + 3600, "--out", tmp_path / "n.toml", "-c", homes[0])
     assert data["changed"] == ["version", "effective"]
     assert get_json("parameters", "show", "-c", homes[0])["version"] == 1
 

@@ -300,7 +300,9 @@ def test_a_rotation_too_late_for_its_delay_is_not_planned():
 def test_a_paused_vault_gets_only_control_packets():
     world = make_world()
     world.vaults[0].pause(OPERATORS[1])
-    world.with_parameters(controls=(ControlParameters(world.vaults[0].id, encode_body(Unpause())),))
+    world.advance(60)
+    unpause = (ControlParameters(world.vaults[0].id, encode_body(Unpause())),)
+    world.with_parameters(controls=unpause, effective=world.now)
     world.request("alice", 100)
     world.advance(60)
     assert [get_body(p) for p in world.plan().plan.packets] == [Unpause()]
@@ -310,6 +312,23 @@ def test_a_paused_vault_gets_only_control_packets():
     world.advance(60)
     assert len(world.plan().plan.packets) == 1
     assert "paused" not in world.codes()
+
+
+def test_an_unpause_ends_no_pause_of_after_the_instant_of_its_parameters():
+    world = make_world()
+    world.vaults[0].pause(OPERATORS[1])
+    world.advance(60)
+    unpause = (ControlParameters(world.vaults[0].id, encode_body(Unpause())),)
+    world.with_parameters(controls=unpause, effective=world.now)
+    world.deliver(world.certify(world.plan()))
+    world.jump(world.now + DAY)
+    assert not world.plan().plan.packets
+    world.vaults[0].pause(OPERATORS[2])
+    world.advance(60)
+    assert not world.plan().plan.packets  # the set that is in force still says unpause, and did not mean this one
+    assert world.ledger.states[world.vaults[0].id].paused
+    world.with_parameters(controls=unpause, effective=world.now)
+    assert [get_body(p) for p in world.plan().plan.packets] == [Unpause()]
 
 
 # ---------------------------------------------------------------- determinism

@@ -174,6 +174,22 @@ def test_migrations_are_named_in_order_and_applied_once(tmp_path):
         store.close()
 
 
+def test_snapshots_of_an_earlier_version_are_forgotten_and_folded_again(tmp_path):
+    vault_id, facts = make_facts(3)
+    store = Store(tmp_path / "node.db")
+    head = make_head(vault_id, 5, facts)
+    store.record_collected(
+        CHAIN, [make_header(1, "bootstrap"), make_header(5)], head, facts, [(3, b"optsettle/state/1..")]
+    )
+    assert store.get_snapshot(vault_id, 3)[0] == 3
+    store._db.execute("DELETE FROM _sqlite_migrations WHERE name = '0005_snapshots_of_version_2'")
+    store.close()
+    again = Store(tmp_path / "node.db")
+    assert again.get_snapshot(vault_id, 3) is None
+    assert list(again.iterate_facts(vault_id)) == list(facts)
+    again.close()
+
+
 # ---- header, head and facts
 
 
