@@ -69,11 +69,16 @@ _NO_INDEX = re.compile(r"indexing is disabled|transaction indexing|kv event sink
 
 @dataclass(frozen=True)
 class ReaderSettings:
-    """How patiently to ask. ``retry_s``: first pause before the same request is tried again; it doubles."""
+    """How patiently to ask. ``retry_s``: first pause before the same request is tried again; it doubles.
+
+    witness_s: how long a round may wait for the other sources' word; rest_s: how long one that had none is left alone then.
+    """
 
     timeout_s: float = TIMEOUT_S
     retry_s: float = 0.25
     log_range: int = MAX_LOG_RANGE
+    witness_s: float = 2.0
+    rest_s: float = 60.0
 
 
 class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
@@ -90,6 +95,8 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
         self._sets: dict[bytes, ValidatorSet] = {}
         self._given: dict[str, bytes] = {}
         """Hash of the newest header that a source gave in this round."""
+        self._rests: dict[str, float] = {}
+        """Until when (the event loop's seconds) a source is not asked as a witness, because it was silent."""
 
     @property
     def sources(self) -> Sequence[str]:
@@ -222,19 +229,28 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
 
         A witness that is silent, behind, or shows what nobody signed changes nothing: it is blamed when it is the one that is asked.
         """
-        others = [name for name in self.sources if name != source]
-        answers = await asyncio.gather(*(self._find_other(name, trusted) for name in others), return_exceptions=True)
+        now = asyncio.get_running_loop().time()
+        others = [name for name in self.sources if name != source and self._rests.get(name, 0.0) <= now]
+        answers = await asyncio.gather(*(self._ask_witness(name, trusted) for name in others))
         for name, answer in zip(others, answers, strict=True):
-            if isinstance(answer, LightBlock):
-                try:
-                    verify_no_conflict(trusted, answer, trusted.time_ns, self._rules.config)
-                except Rejected:
-                    continue
-                except RelayerError as error:
-                    error.source = name
-                    raise
-            elif isinstance(answer, BaseException) and not isinstance(answer, Rejected | Unavailable):
-                raise answer
+            if answer is None:
+                continue
+            try:
+                verify_no_conflict(trusted, answer, trusted.time_ns, self._rules.config)
+            except Rejected:
+                continue
+            except RelayerError as error:
+                error.source = name
+                raise
+
+    async def _ask_witness(self, name: str, trusted: Trusted) -> LightBlock | None:
+        """The other block of a witness, None where it agrees or has no word in time; then it rests."""
+        try:
+            async with asyncio.timeout(self._settings.witness_s):
+                return await self._find_other(name, trusted)
+        except (Rejected, Unavailable, TimeoutError):
+            self._rests[name] = asyncio.get_running_loop().time() + self._settings.rest_s
+            return None
 
     # ------------------------------------------------------------------ state
 

@@ -226,6 +226,26 @@ async def test_a_witness_that_shows_what_nobody_signed_changes_nothing_f3(harnes
     assert advanced.blames == ()
 
 
+async def test_a_witness_that_hangs_is_not_waited_for_round_after_round(harness):
+    rules = build_rules_of_harness(harness)
+    endpoints = [CosmosEndpoint(e.name, e.rpc) for e in harness.network.endpoints]
+    chain = replace(harness.chain, reader=CosmosReader(rules, endpoints, ReaderSettings(witness_s=0.01)))
+    trusted = await harness.bootstrap()
+    liar = harness.network.endpoints[1]
+    liar.lies.slow_s = 60
+    asked = []
+    for _ in range(3):
+        harness.mine()
+        trusted = (await base.advance(chain, trusted, harness.now())).steps[-1][1]
+        asked.append(liar.rpc.requests)
+    assert asked[0] > 0
+    assert len(set(asked)) == 1
+    liar.lies.slow_s, liar.lies.equivocate = 0, True
+    prompt = replace(chain, reader=CosmosReader(rules, endpoints))
+    with pytest.raises(Conflict):
+        await base.advance(prompt, trusted, harness.now())
+
+
 @pytest.mark.parametrize("lie", ["down", "stall_height"])
 async def test_a_witness_that_is_silent_or_behind_stops_nothing(harness, lie):
     trusted = await harness.bootstrap()
