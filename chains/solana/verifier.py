@@ -1,0 +1,172 @@
+"""Binds one vault's configuration to the rules of the Solana family. No network, clock or disk.
+
+The operator sets come from the configuration, never from what is verified (style.md 4, habit 15). The first m observations are the
+checkpoint: they are of the set in force and of this vault, and there is no history before them that could be another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from chains.base import Codec, Head, Point, Verifier
+from chains.solana import codec, observations, proofs
+from chains.solana.types import Attested, OperatorSet, Trusted
+from messages.canonical import decode_canonical, decode_hex, encode_canonical, encode_hex
+from messages.digests import compute_vault_id, verify_operators
+from messages.errors import Rejected
+from messages.ids import ChainId
+from messages.outbox import ProvenHead
+
+MAX_SETTINGS_BYTES = 16_384
+MAX_SETS = 64
+ZERO32 = bytes(32)
+
+
+@dataclass(frozen=True)
+class SolanaRules:
+    """What decides about claims of one vault. ``vault``: its state account, 32 bytes. ``sets``: who signs, from when on."""
+
+    chain: str
+    vault: bytes
+    sets: tuple[OperatorSet, ...]
+
+    @property
+    def vault_id(self) -> bytes:
+        """The vault id (protocol.md 2)."""
+        return compute_vault_id(self.chain, self.vault)
+
+
+def build_rules(chain: str, vault_account: bytes, settings: str) -> SolanaRules:
+    """The rules of a vault: CAIP-2 chain, 32-byte account, settings text; Rejected ("bad_config", "bad_address")."""
+    if not chain.startswith("solana:"):
+        raise Rejected("not a chain of the Solana family", got=chain, expected="solana:...", reason="bad_config")
+    if len(vault_account) != 32 or not any(vault_account):
+        raise Rejected("a vault's account has 32 bytes and is not zero", got=vault_account, reason="bad_address")
+    return SolanaRules(chain, vault_account, decode_settings(settings))
+
+
+# ---- verifier ---------------------------------------------------------------------------------------------------------
+
+
+class SolanaVerifier(Verifier[Attested, Trusted, Attested, Attested]):
+    """The rules of one vault. Reasons of refusals: see `observations` and `proofs`."""
+
+    def __init__(self, rules: SolanaRules) -> None:
+        self._rules = rules
+
+    def verify_bootstrap(self, bootstrap: Attested, now: int) -> Trusted:
+        """See `observations.verify_first`."""
+        return observations.verify_first(self._rules.vault_id, self._rules.sets, bootstrap, now)
+
+    def verify_update(self, trusted: Trusted, update: Attested, now: int) -> Trusted:
+        """See `observations.verify_update`."""
+        return observations.verify_update(trusted, self._rules.sets, update, now)
+
+    def verify_head(self, trusted: Trusted, head: Head, proof: Attested) -> ProvenHead:
+        """See `proofs.verify_head`: the observations themselves are the evidence, and must be those of the trusted state.
+
+        Rejected also: "wrong_number", "wrong_evidence".
+        """
+        if head.sequence != trusted.sequence:
+            raise Rejected(
+                "not the number that counts", got=head.sequence, expected=trusted.sequence, reason="wrong_number"
+            )
+        found = observations.verify_attested(
+            self._rules.vault_id, observations.get_operator_set(self._rules.sets, trusted.clock), proof
+        )
+        if found != trusted:
+            raise Rejected("observations of another state", got=found.sequence, reason="wrong_evidence")
+        return proofs.verify_head(trusted, head.head, codec.encode_attested(proof), chain=ChainId(self._rules.chain))
+
+    def get_point(self, trusted: Trusted) -> Point:
+        """Slot, no hash (none is proven), and the lowest clock that m operators have seen."""
+        return Point(trusted.slot, ZERO32, trusted.clock)
+
+    def is_fresh(self, trusted: Trusted, now: int) -> bool:
+        """Always: signatures of operators do not grow old; how old the state is, its clock tells."""
+        del trusted, now
+        return True
+
+
+# ---- bytes ------------------------------------------------------------------------------------------------------------
+
+
+class SolanaCodec(Codec[Attested, Trusted, Attested, Attested]):
+    """Bytes of the family's objects (see `codec`). Decoders: Rejected ("malformed", "size", "not_canonical")."""
+
+    def encode_trusted(self, trusted: Trusted) -> bytes:
+        """See `codec.encode_trusted`."""
+        return codec.encode_trusted(trusted)
+
+    def decode_trusted(self, data: bytes) -> Trusted:
+        """See `codec.decode_trusted`."""
+        return codec.decode_trusted(data)
+
+    def encode_bootstrap(self, bootstrap: Attested) -> bytes:
+        """See `codec.encode_attested`."""
+        return codec.encode_attested(bootstrap)
+
+    def decode_bootstrap(self, data: bytes) -> Attested:
+        """See `codec.decode_attested`."""
+        return codec.decode_attested(data)
+
+    def encode_update(self, update: Attested) -> bytes:
+        """See `codec.encode_attested`."""
+        return codec.encode_attested(update)
+
+    def decode_update(self, data: bytes) -> Attested:
+        """See `codec.decode_attested`."""
+        return codec.decode_attested(data)
+
+    def encode_proof(self, proof: Attested) -> bytes:
+        """See `codec.encode_attested`."""
+        return codec.encode_attested(proof)
+
+    def decode_proof(self, data: bytes) -> Attested:
+        """See `codec.decode_attested`."""
+        return codec.decode_attested(data)
+
+
+# ---- settings ---------------------------------------------------------------------------------------------------------
+
+
+def encode_settings(sets: tuple[OperatorSet, ...]) -> str:
+    """Canonical JSON of the operator sets."""
+    rows = [
+        {"operators": [encode_hex(o) for o in one.operators], "since": one.since, "threshold": one.threshold}
+        for one in sets
+    ]
+    return encode_canonical({"operator_sets": rows}).decode()
+
+
+def decode_settings(text: str) -> tuple[OperatorSet, ...]:
+    """The operator sets of a settings text; Rejected ("bad_config") for anything that makes no sense."""
+    found = decode_canonical(text.encode(), max_bytes=MAX_SETTINGS_BYTES)
+    rows = found.get("operator_sets") if isinstance(found, dict) and set(found) == {"operator_sets"} else None
+    if not isinstance(rows, list) or not 0 < len(rows) <= MAX_SETS:
+        raise _refuse(found)
+    sets = tuple(_read_set(row) for row in rows)
+    if any(a.since >= b.since for a, b in pairwise(sets)):
+        raise _refuse(found)
+    return sets
+
+
+def _read_set(row: Any) -> OperatorSet:
+    if not isinstance(row, dict) or set(row) != {"operators", "since", "threshold"}:
+        raise _refuse(row)
+    since, threshold, operators = row["since"], row["threshold"], row["operators"]
+    numbers = (since, threshold)
+    if not isinstance(operators, list) or any(not isinstance(n, int) or isinstance(n, bool) or n < 0 for n in numbers):
+        raise _refuse(row)
+    one = OperatorSet(since, tuple(decode_hex(operator, 20) for operator in operators), threshold)
+    try:
+        verify_operators(one.operators, one.threshold)
+    except Rejected as error:
+        raise _refuse(row) from error
+    return one
+
+
+def _refuse(got: object) -> Rejected:
+    return Rejected("settings of a Solana vault that make no sense", got=str(got)[:200], reason="bad_config")
