@@ -9,6 +9,7 @@ answer after any restart. Endpoints are believed as little as they can be:
 * fees: price = max(min(max(old * 1.10, estimate), 3 * estimate), old), for both fees of EIP-1559, never above the operator's cap. Where that is less
   than the 10 % that nodes demand of a replacement, the stored transaction itself is sent again.
 * gas: what the call needs now plus a margin. A call that reverts is not sent: the reason is told (for example that the number is used).
+  Once an estimate is known, the next packet is tried with as much for each byte by one call, and estimated only if that is not enough.
 
 The texts of node errors are recognised here and nowhere else.
 
@@ -36,6 +37,8 @@ from messages.errors import Rejected, RelayerError, Unavailable
 ResultT = TypeVar("ResultT")
 
 GAS_MARGIN_PERCENT = 20
+TX_GAS, DATA_GAS = 21_000, 40
+"""What a transaction and a byte of its data cost at most before anything runs (EIP-2028, EIP-7623)."""
 MAX_REVERT_BYTES = 4096
 UINT256_MAX = 2**256 - 1
 
@@ -79,6 +82,8 @@ class EvmSubmitter(Submitter):
         self._policy = policy or FeePolicy()
         self._timeout_s = timeout_s
         self._checked: set[str] = set()
+        self._gas_per_byte = 0
+        """Highest estimate so far, margin included, by the length of its call; 0 before the first."""
 
     @property
     def account(self) -> str:
@@ -192,6 +197,9 @@ class EvmSubmitter(Submitter):
     async def _estimate_gas(self, data: bytes) -> int:
         """The highest estimate under the cap: unused gas costs nothing, and an endpoint that lags may not even know the vault."""
         request = {"from": self.account, "to": encode_data(self._vault), "data": encode_data(data)}
+        expected = await self._try_expected_gas(request, len(data))
+        if expected is not None:
+            return expected
         estimates: list[int] = []
         reverted: Rejected | None = None
         last: RelayerError | None = None
@@ -212,6 +220,8 @@ class EvmSubmitter(Submitter):
                 )
             except (Rejected, Unavailable) as error:
                 last = error
+        if estimates:
+            self._gas_per_byte = max(self._gas_per_byte, -(-max(estimates) // len(data)))
         allowed = [gas for gas in estimates if gas <= self._policy.gas_cap]
         if allowed:
             return max(allowed)
@@ -220,6 +230,32 @@ class EvmSubmitter(Submitter):
                 "gas estimate above the cap", got=min(estimates), expected=self._policy.gas_cap, reason="gas_cap"
             )
         raise reverted or self._get_nobody("eth_estimateGas", last)
+
+    async def _try_expected_gas(self, request: dict[str, str], size: int) -> int | None:
+        """Gas by the dearest byte that was estimated so far, if the call goes through with less at every endpoint that answers; else None.
+
+        Nodes search an estimate by calling many times; this asks each of them for one call. What a revert means is left to the estimate.
+        """
+        if not self._gas_per_byte:
+            return None
+        tried = self._gas_per_byte * size
+        intrinsic = TX_GAS + DATA_GAS * size  # some nodes count it in a call, others don't
+        gas = (tried + intrinsic) * (100 + GAS_MARGIN_PERCENT) // 100
+        if gas > self._policy.gas_cap:
+            return None
+        asked = {**request, "gas": hex(tried)}
+        answers = await asyncio.gather(*(self._is_enough(endpoint, asked) for endpoint in self._endpoints))
+        return gas if True in answers and False not in answers else None
+
+    async def _is_enough(self, endpoint: EvmEndpoint, request: dict[str, str]) -> bool | None:
+        """Whether a call goes through with the gas it names; None where the endpoint does not answer."""
+        try:
+            await self._call(endpoint, "eth_call", request, "latest")
+        except RpcError:
+            return False
+        except (Rejected, Unavailable):
+            return None
+        return True
 
     async def _get_fees(self, endpoint: EvmEndpoint) -> tuple[int, int]:
         """Base fee of the latest block and a tip, in wei of gas."""

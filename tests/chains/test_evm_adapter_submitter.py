@@ -281,6 +281,57 @@ async def test_an_endpoint_that_claims_a_revert_does_not_stop_a_packet(harness, 
     assert await submitter.outcome(signed) is Outcome.INCLUDED
 
 
+def count_methods(harness):
+    """JSON-RPC methods that the endpoints are asked from now on."""
+    asked = []
+    for endpoint in harness.network.endpoints:
+        inner = endpoint.execution.make_request
+
+        async def make_request(method, params, inner=inner):
+            asked.append(str(method))
+            return await inner(method, params)
+
+        endpoint.execution.make_request = make_request
+    return asked
+
+
+async def test_after_the_first_estimate_one_call_shows_that_the_gas_is_enough(harness, submitter):
+    first = await submitter.prepare(harness.certify(1, HEARTBEAT), [])
+    await submitter.send(first)
+    harness.mine()
+    asked = count_methods(harness)
+    second = await submitter.prepare(harness.certify(2, HEARTBEAT), [])
+    assert "eth_estimateGas" not in asked
+    assert asked.count("eth_call") == len(harness.network.endpoints)
+    await submitter.send(second)
+    harness.mine()
+    assert await submitter.outcome(second) is Outcome.INCLUDED
+
+
+async def test_a_call_that_needs_more_than_expected_is_estimated_anew(harness, submitter):
+    certificate = harness.certify(1, HEARTBEAT)
+    honest = await submitter.prepare(certificate, [])
+    submitter._gas_per_byte = 20
+    asked = count_methods(harness)
+    signed = await submitter.prepare(certificate, [])
+    assert asked.count("eth_estimateGas") == len(harness.network.endpoints)
+    assert Account.recover_transaction(signed.raw) == submitter.account
+    assert submitter._gas_per_byte > 20
+    await submitter.send(signed)
+    harness.mine()
+    assert await submitter.outcome(signed) is Outcome.INCLUDED
+    assert signed.nonce == honest.nonce
+
+
+async def test_a_packet_whose_turn_is_over_is_refused_with_the_vaults_word_also_when_gas_is_known(harness, submitter):
+    certificate = harness.certify(1, HEARTBEAT)
+    await submitter.send(await submitter.prepare(certificate, []))
+    harness.mine()
+    with pytest.raises(Rejected) as caught:
+        await submitter.prepare(certificate, [])
+    assert caught.value.reason == "revert_sequence"
+
+
 async def test_more_gas_than_the_cap_is_not_offered(harness, submitter):
     certificate = harness.certify(1, HEARTBEAT)
     await submitter.prepare(certificate, [])
