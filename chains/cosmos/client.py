@@ -6,13 +6,13 @@ An endpoint is asked for its chain before anything it says is used. Errors carry
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from chains.cosmos.comet_json import QueryAnswer, Status, parse_query, parse_status
 from chains.cosmos.protobuf import Field, Kind, decode_message, encode_bytes
-from chains.cosmos.transport import TIMEOUT_S, CometTransport, RpcError, call
+from chains.cosmos.transport import TIMEOUT_S, CometTransport, HttpCometTransport, RpcError, call
 from chains.cosmos.vault_json import decode_json_answer, encode_json
 from chains.cosmos.verifier import CosmosRules
 from messages.errors import Rejected, RelayerError, Unavailable
@@ -100,6 +100,16 @@ class CosmosClient:
                 source=source,
             )
         return decode_json_answer(decode_message(answer.value, {1: Field("data", Kind.BYTES)})["data"])
+
+    async def follow(self, source: str, hint: Callable[[], None]) -> None:
+        """Hint when packets of the vault have become provable by a source's word; returns at once where it has no stream."""
+        rpc = self._endpoints[source].rpc
+        if isinstance(rpc, HttpCometTransport):
+            try:
+                await rpc.follow(self.rules.vault_address, hint)
+            except RelayerError as error:
+                error.source = error.source or source
+                raise
 
     @staticmethod
     async def ask_both(first: Awaitable[FirstT], second: Awaitable[SecondT]) -> tuple[FirstT, SecondT]:

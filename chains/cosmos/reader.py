@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -127,6 +127,10 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
     async def packets(self, source: str, span: Span) -> Sequence[Claim]:
         """The vault's packets of the span, in order and without a gap, Acks with what they answer."""
         return await _named(source, self._get_packets_in_time(source, span))
+
+    async def follow(self, source: str, hint: Callable[[], None]) -> None:
+        """Hint when the node tells of packets of the vault that are provable now; see `Reader.follow`."""
+        await self._client.follow(source, hint)
 
     # ------------------------------------------------------------------ asking
 

@@ -9,13 +9,14 @@ Source: CometBFT RPC specification (`rpc/jsonrpc`), v0.38 and v0.39.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Protocol
 
 import aiohttp
 
+from chains.cosmos.comet_events import follow_vault
 from chains.http_json import MAX_ANSWER_BYTES, MAX_TEXT, TIMEOUT_S, JsonHttp, RpcError, decode_json, verify_status
 from messages.errors import Rejected, Unavailable
 
@@ -70,6 +71,10 @@ class HttpCometTransport:
         if "result" not in answer:
             raise Rejected("a JSON-RPC answer without result", reason="malformed")
         return answer["result"]
+
+    async def follow(self, address: str, hint: Callable[[], None]) -> None:
+        """Hint when packets of a vault have become provable; raises as `comet_events.follow_vault`."""
+        await follow_vault(self.url, address, hint)
 
     async def close(self) -> None:
         """Close the connections."""
