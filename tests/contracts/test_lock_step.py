@@ -17,8 +17,8 @@ from tests.contracts.lock_step import Diverged, Pair, check
 from tests.contracts.twins import get_twin
 
 IS_THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
-CHUNKS = 8  # parts that may run beside each other
-SEQUENCES = (400 if HAS_REVM else 100) if IS_THOROUGH else (30 if HAS_REVM else 6)  # per part
+CHUNKS = 40 if IS_THOROUGH else 8  # parts that may run beside each other
+SEQUENCES = (100 if IS_THOROUGH else 30) if HAS_REVM else (25 if IS_THOROUGH else 6)  # per part
 STEPS = 40
 PATIENCE = 60  # histories until a weakness must have shown
 
