@@ -299,7 +299,7 @@ class _Trace:
         for name, owner in sorted(deposits):
             asset = self.get_id(name)
             if asset in self.coins or asset in self.assets.values():
-                self.world.fund(asset, self.accounts[owner], RICH)
+                self.world.fund(asset, self.get_id(owner), RICH)
 
     def get_id(self, name: str) -> bytes:
         return self.ids[name] if name in self.ids else bytes.fromhex(name)
