@@ -61,6 +61,8 @@ TIMEOUT_BLOCKS = 20
 """A transaction may wait in a pool for this many blocks: 20 s to 2 min, well below a packet's five minutes."""
 MAX_POOL_ANSWER = 100
 MAX_TX_BYTES = 4 << 20
+MAX_SEQUENCE = 1 << 53
+"""An account sequence beyond this is a lie: it must never reach the arithmetic of 64 bits."""
 CODE_POOR, CODE_FEE, CODE_KNOWN, CODE_HEIGHT, CODE_SEQUENCE = 5, 13, 19, 30, 32
 """Codes of the SDK's root code space: insufficient funds, insufficient fee, already in the pool, timeout height, wrong sequence."""
 
@@ -242,7 +244,7 @@ class CosmosSubmitter(Submitter):
             mismatch = _SEQUENCE.search(answer.log) if answer.code else None
             if mismatch is None or int(mismatch[1]) == expected:
                 break
-            expected = int(mismatch[1])
+            expected = _verify_sequence(int(mismatch[1]), source)
         if answer.code:
             raise _translate_refusal(TxResult(b"", 0, answer.code, answer.log), source)
         try:
@@ -278,7 +280,7 @@ class CosmosSubmitter(Submitter):
                 raise Rejected("not a plain account", got=account.type_url, reason="bad_account", source=source)
         except DecodeError as error:
             raise Rejected("not an account", reason="malformed", source=source) from error
-        return _Account(base.account_number, base.sequence)
+        return _Account(base.account_number, _verify_sequence(base.sequence, source))
 
     async def _get_height(self, source: str) -> int:
         return (await self._client.get_status(source)).height
@@ -416,6 +418,12 @@ def decode_signed(raw: bytes) -> Signed:
 def compute_tx_id(raw: bytes) -> str:
     """The name that the chain gives a transaction: SHA-256 in upper-case hex."""
     return sha256(raw).hexdigest().upper()
+
+
+def _verify_sequence(number: int, source: str) -> int:
+    if number > MAX_SEQUENCE:
+        raise Rejected("no account has sent so much", got=number, reason="malformed", source=source)
+    return number
 
 
 def _get_minimum(answer: bytes) -> str:

@@ -476,6 +476,27 @@ async def test_an_answer_that_is_not_exactly_the_vaults_is_refused(deposits, cha
     assert get_reason(parse_tx_search, answer, address, 1, 1000) in {"bad_json", "out_of_range"}
 
 
+def make_foreign_event(*attributes, kind=comet_json.OUTBOX_EVENT):
+    address = {"key": comet_json.ADDRESS_KEY, "value": encode_address(NOBODY, "wasm")}
+    return {"type": kind, "attributes": [address, *({"key": key, "value": "1"} for key in attributes)]}
+
+
+@pytest.mark.parametrize(
+    "events",
+    [
+        [make_foreign_event("sequence", "sequence")],
+        [make_foreign_event(*(f"a{i}" for i in range(300)))],
+        [make_foreign_event(kind="wasm-noise")] * 10_001,
+    ],
+    ids=["an attribute twice", "many attributes", "many events"],
+)
+async def test_what_another_contract_writes_beside_the_vaults_events_makes_no_answer_unreadable(deposits, events):
+    answer = copy.deepcopy(await search(deposits))
+    answer["txs"][0]["tx_result"]["events"].extend(events)
+    found, _, _ = parse_tx_search(answer, encode_address(deposits.vault, "wasm"), 1, 1000)
+    assert [event.packet.sequence for event in found] == [1, 2, 3]
+
+
 async def test_two_contents_under_one_number_are_refused(deposits):
     answer = copy.deepcopy(await search(deposits))
     change_attribute("sequence", "2")(answer)

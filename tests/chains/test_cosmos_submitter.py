@@ -162,6 +162,28 @@ async def test_a_number_that_leaves_a_gap_is_told(harness):
     assert caught.value.reason == "stale"
 
 
+@pytest.mark.parametrize("number", [2**64 - 1, 2**64, 10**20 - 1])
+async def test_a_number_that_no_account_has_is_that_endpoints_lie_and_stops_nothing(harness, monkeypatch, number):
+    rpc = harness.network.endpoints[0].rpc
+    honest = rpc.call
+
+    async def call(method, params):
+        answer = await honest(method, params)
+        if method == "abci_query" and params["path"].endswith("/Simulate"):
+            log = f"account sequence mismatch, expected {number}, got 0: incorrect account sequence"
+            return {"response": {**answer["response"], "code": 32, "log": log}}
+        return answer
+
+    monkeypatch.setattr(rpc, "call", call)
+    certificate = harness.certify(1, HEARTBEAT)
+    signed = await harness.chain.submitter.prepare(certificate, [])
+    assert signed.nonce == 0
+    harness.network.endpoints[1].lies.down = True
+    with pytest.raises(Unavailable) as caught:
+        await harness.chain.submitter.prepare(certificate, [])
+    assert caught.value.reason == "no_endpoint"
+
+
 async def test_who_names_another_account_number_is_outvoted_or_has_its_turn(harness, monkeypatch):
     true_ask = harness.chain.submitter._get_account
 
