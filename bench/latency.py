@@ -230,6 +230,8 @@ async def start_net(folder: Path) -> AsyncIterator[Net]:
         for chain in plan.chains:
             chain_id = int(chain.chain.partition(":")[2])
             node = start_anvil(group, f"anvil-{chain.name}", chain_id)
+            # on a busy machine blocks come in bursts: still each its own second, as a sidecar's slots want it
+            ask(node.url, "anvil_setBlockTimestampInterval", 1)
             beacons[chain.name] = start_sidecar(group, f"sidecar-{chain.name}", node, sizes)
             doors[chain.name] = Door(node.url, chain_id, get_faucet_key(), secret)
         scenario = make_live_scenario(plan, int(time.time()), 60, {c.name: c.chain for c in plan.chains})
