@@ -37,7 +37,7 @@ from messages.hashing import keccak256
 from messages.ids import compute_denom_asset, compute_due_id, encode_name
 from messages.packet import Packet, Payload, compute_commitment
 from tests.contracts import cosmos_harness, harness
-from tests.contracts.cosmos_state import LOCK, RawState
+from tests.contracts.cosmos_state import BALANCE, LOCK, POSITION, REQUEST, RawState
 from tests.contracts.cosmos_world import CosmosWorld, encode_definition, encode_recv
 from tests.contracts.evm_engines import make_chain
 from tests.contracts.evm_state import RawEvm
@@ -389,7 +389,7 @@ def read_evm(side: EvmSide, known: Known) -> dict[str, Any]:
     now = world.time
     state: dict[str, Any] = {}
     for account in ACCOUNTS:
-        for asset in ASSETS:
+        for asset in (*ASSETS, UNKNOWN_ASSET):
             state["balance", account, asset] = raw.get_balance(account, word(asset))
             request = raw.get_request(account, word(asset))
             state["request", account, asset] = (side.to_symbols(request[0]), *request[1:]) if request else None
@@ -424,7 +424,7 @@ def read_cosmos(side: CosmosSide, known: Known) -> dict[str, Any]:
     assert raw.get(LOCK) is None, "a lock outlived its transaction"
     state: dict[str, Any] = {}
     for account in ACCOUNTS:
-        for asset in ASSETS:
+        for asset in (*ASSETS, UNKNOWN_ASSET):
             state["balance", account, asset] = raw.get_balance(account, word(asset))
             request = raw.get_request(account, word(asset))
             state["request", account, asset] = (side.to_symbols(request[0]), *request[1:]) if request else None
@@ -449,6 +449,32 @@ def read_cosmos(side: CosmosSide, known: Known) -> dict[str, Any]:
         for owner in (*USERS, world.address):
             state["held", asset, _name_owner(owner)] = world.get_held(word(asset), owner)
     return state
+
+
+def verify_invariants(state: dict[str, Any]) -> None:
+    """Check protocol.md 4 on a state: every token held is somebody's, every series sums to nothing; AssertionError."""
+    for asset in ASSETS:
+        owned = sum(sum(state["balance", account, asset]) for account in ACCOUNTS)
+        assert owned == state["held", asset, b"vault"], f"owned {owned}, held {state['held', asset, b'vault']}"
+    for kind in KINDS:
+        assert sum(state["position", account, kind] for account in ACCOUNTS) == 0, (
+            "positions of a series do not sum to 0"
+        )
+    for account in ACCOUNTS[: len(USERS)]:
+        negatives = sum(state["position", account, kind] < 0 for kind in KINDS)
+        assert state["negatives", account] == negatives, "the count of negative positions is wrong"
+
+
+def verify_nothing_hidden(side: CosmosSide, state: dict[str, Any]) -> None:
+    """Check that the wasm's store holds no balance, position or request beside those that were compared; AssertionError."""
+    tables = {BALANCE: "balance", POSITION: "position", REQUEST: "request"}
+    found = dict.fromkeys(tables.values(), 0)
+    for key in side.world.chain.stores[side.world.address]:
+        if key[0] in tables and len(key) == 65:
+            found[tables[key[0]]] += 1
+    for name, count in found.items():
+        known = sum(1 for key, value in state.items() if key[0] == name and value not in (0, (0, 0), None))
+        assert count == known, f"{count} records of {name}, {known} known"
 
 
 # ---- what to try next -------------------------------------------------------------------------------------------------
@@ -991,6 +1017,11 @@ class Pair:
         for key in [*left, *(k for k in right if k not in left)]:
             if left.get(key) != right.get(key):
                 raise Diverged(f"state {key}: bytecode {left.get(key)}, wasm {right.get(key)}")
+        try:
+            verify_invariants(left)
+            verify_nothing_hidden(self.cosmos, right)
+        except AssertionError as error:
+            raise Diverged(f"both broke an invariant: {error}") from error
 
     def run(self, length: int, seed: int = 0, steps: Sequence[Step] | None = None) -> list[Step]:
         """Play a drawn history of ``length`` steps, or given ``steps``, and take it back.

@@ -13,7 +13,19 @@ import pytest
 
 from chains.cosmos.wasm_vm import MemoryStorage
 from tests.contracts.evm_engines import HAS_REVM
-from tests.contracts.lock_step import Diverged, Pair, check
+from tests.contracts.lock_step import (
+    ACCOUNTS,
+    ASSETS,
+    KINDS,
+    Diverged,
+    Known,
+    Pair,
+    check,
+    read_cosmos,
+    read_evm,
+    verify_invariants,
+    verify_nothing_hidden,
+)
 from tests.contracts.twins import get_twin
 
 IS_THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
@@ -119,3 +131,23 @@ def test_two_evms_give_one_history() -> None:
         steps = slow.run(STEPS, seed)
         assert fast.run(0, steps=steps) == steps
     assert slow.counts == fast.counts
+
+
+def test_a_state_that_breaks_an_invariant_is_seen() -> None:
+    pair = Pair()
+    known = Known()
+    state = read_evm(pair.evm, known)
+    verify_invariants(state)
+    verify_nothing_hidden(pair.cosmos, read_cosmos(pair.cosmos, known))
+    account, asset, kind = ACCOUNTS[0], ASSETS[0], KINDS[0]
+    free, claimable = state["balance", account, asset]
+    for key, value in (
+        (("balance", account, asset), (free + 1, claimable)),
+        (("position", account, kind), 1),
+        (("negatives", account), 1),
+    ):
+        with pytest.raises(AssertionError):
+            verify_invariants({**state, key: value})
+    pair.cosmos.world.chain.stores[pair.cosmos.world.address][bytes([6]) + b"\x01" * 64] = bytes(24)
+    with pytest.raises(AssertionError):
+        verify_nothing_hidden(pair.cosmos, read_cosmos(pair.cosmos, known))
