@@ -65,7 +65,7 @@ soak: install-dev  ## long suites: more hypothesis, kills and fault schedules
 testnet: install  ## real nodes, sidecars, a broker and four operator processes on this machine; the story; a report
 	$(BIN)/python -m relayer.testnet run
 
-quickstart-check:  ## every command of docs/quickstart.md in a fresh clone (needs npm or anvil, mosquitto; ten minutes)
+quickstart-check:  ## every command of docs/quickstart.md in a fresh clone (needs npm or anvil, mosquitto; fifteen minutes)
 	$(PYTHON) -m tests.quickstart
 
 sidecar-check: install  ## let go-ethereum's blsync follow the sidecar (needs go; four minutes)
