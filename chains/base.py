@@ -108,6 +108,10 @@ class Outcome(Enum):
 class Reader(ABC, Generic[BootstrapT, TrustedT, UpdateT, ProofT]):
     """Fetches from named sources; believes nothing. Raises Unavailable (source named) or Rejected (malformed answer)."""
 
+    lag_s: int = 1_800
+    """A newest state older than this (seconds) is not taken for the chain's last word: `advance` asks the next source too. Above the usual
+    age of a final state, so that one hanging source holds nobody up while another is up to date."""
+
     @property
     @abstractmethod
     def sources(self) -> Sequence[str]:
@@ -375,8 +379,9 @@ async def advance(
 ) -> Advanced[TrustedT, UpdateT]:
     """Bring a light client forward as far as one of its sources goes: bounded loop of update and verify.
 
-    A source that fails or lies is blamed and the next one asked; a source with nothing newer is no fault. A Conflict is
-    raised at once: it freezes the chain.
+    A source that fails or lies is blamed and the next one asked; a source with nothing newer is no fault. Where one source ends
+    at an old state (`Reader.lag_s`) the next is asked to go on from there: else one that gives a little each time, always far behind,
+    would keep the others from being heard. A Conflict is raised at once: it freezes the chain.
 
     Raises:
         Unavailable: every source failed. Conflict: two finalized headers exclude each other.
@@ -396,7 +401,7 @@ async def advance(
         except (Rejected, Unavailable) as error:
             blames.append(_blame(chain.chain_id, source, error))
             continue
-        if steps:
+        if steps and now - chain.verifier.get_point(trusted).time <= chain.reader.lag_s:
             break
     if not steps and len(blames) == len(chain.reader.sources):
         raise Unavailable(f"no source of {chain.chain_id} answers soundly: {_list(blames)}", reason="no_source")

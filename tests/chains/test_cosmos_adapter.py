@@ -137,6 +137,29 @@ async def test_a_chain_that_makes_blocks_faster_than_it_is_asked_is_not_chased(h
     assert (await harness.chain.reader.update(source, trusted)).header.height == harness.network.height
 
 
+async def test_a_source_that_gives_one_block_a_round_keeps_no_other_from_being_heard(harness):
+    """It answers, everything it says is true, and it is always far behind: no fault, and not the chain's last word."""
+    trusted = await harness.bootstrap()
+    lies = harness.network.endpoints[0].lies
+    for _ in range(4):
+        for _ in range(20):
+            harness.mine()
+        lies.stall_height = trusted.height + 1
+        advanced = await base.advance(harness.chain, trusted, harness.now())
+        assert advanced.blames == ()
+        trusted = advanced.steps[-1][1]
+        assert trusted.height == harness.network.height
+
+
+async def test_a_source_that_is_up_to_date_is_the_only_one_asked(harness):
+    trusted = await harness.bootstrap()
+    harness.mine()
+    harness.network.endpoints[1].lies.down = True
+    advanced = await base.advance(harness.chain, trusted, harness.now())
+    assert len(advanced.steps) == 1
+    assert advanced.blames == ()
+
+
 async def test_a_change_of_all_validators_is_stepped_through_by_halving(harness):
     trusted = await harness.bootstrap()
     for step in range(3):
@@ -354,6 +377,40 @@ async def test_more_transactions_than_a_page_are_all_told(deposits, monkeypatch)
     span = base.Span(0, 3, 1, deposits.network.height)
     claims = await make_reader(deposits).packets(deposits.get_source(0), span)
     assert [claim.packet.sequence for claim in claims] == [1, 2, 3]
+
+
+async def test_a_page_that_is_too_large_is_asked_for_in_smaller_ones(deposits, monkeypatch):
+    door = deposits.network.endpoints[0].rpc
+    true_call = door.call
+    most = 1
+
+    async def call(method, params):
+        if method == "tx_search" and int(params["per_page"]) > most:
+            raise Rejected("answer too large", reason="size")
+        return await true_call(method, params)
+
+    monkeypatch.setattr(door, "call", call)
+    span = base.Span(0, 3, 1, deposits.network.height)
+    claims = await make_reader(deposits).packets(deposits.get_source(0), span)
+    assert [claim.packet.sequence for claim in claims] == [1, 2, 3]
+    most = 0
+    with pytest.raises(Rejected) as caught:
+        await make_reader(deposits).packets(deposits.get_source(0), span)
+    assert (caught.value.reason, caught.value.source) == ("size", deposits.get_source(0))
+
+
+async def test_packets_that_nobody_asked_for_are_not_kept_and_the_rest_is_bounded(deposits, monkeypatch):
+    monkeypatch.setattr(reader, "MAX_PACKET_EVENTS", 1)
+    height = deposits.network.height
+    (claim,) = await make_reader(deposits).packets(deposits.get_source(0), base.Span(2, 3, 1, height))
+    assert claim.packet.sequence == 3
+    with pytest.raises(Rejected) as caught:
+        await make_reader(deposits).packets(deposits.get_source(0), base.Span(1, 3, 1, height))
+    assert caught.value.reason == "size"
+    monkeypatch.setattr(reader, "MAX_PACKET_EVENTS", 2)
+    monkeypatch.setattr(reader, "MAX_PACKET_BYTES", len(claim.packet.payloads[0].value))
+    with pytest.raises(Rejected):
+        await make_reader(deposits).packets(deposits.get_source(0), base.Span(1, 3, 1, height))
 
 
 async def test_a_node_that_makes_us_ask_for_ever_is_given_up(deposits, monkeypatch):
