@@ -45,6 +45,8 @@ MAX_BACKLOG_EVENTS = 256
 MAX_SUBSCRIBERS = 64
 MAX_TRANSACTIONS = 10_000
 POLLS_PER_SLOT = 4
+SLOT_EDGE_S = 0.002
+"""So long after a slot begins it is looked at."""
 EMPTY_UNCLES = bytes.fromhex("1dcc4de8dec75d7aab85b567b6ccd41ad312451b948a7413f0a142fd40d49347")
 EMPTY_TRIE = bytes.fromhex("56e81f171bcc55a6ff8345e692c0f86e5b48e01b996cadc001622fb5e363b421")
 TOPICS = ("head", "light_client_finality_update", "light_client_optimistic_update")
@@ -341,6 +343,7 @@ class Sidecar:
         self._follower = follower
         self._now = now
         self._subscribers: list[tuple[frozenset[str], asyncio.Queue[str | None]]] = []
+        self._told: dict[str, Any] = {}
         self.app = web.Application()
         self.app.router.add_get("/eth/v1/events", self._stream)
         self.app.router.add_get("/eth/v1/node/health", self._get_health)
@@ -406,12 +409,24 @@ class Sidecar:
             return
         beacon = self._follower.beacon
         head = beacon.head
-        slot = head.slot
         self._send("head", _describe_head(beacon, head))
+        self.publish_updates()
+
+    def publish_updates(self) -> None:
+        """Tell subscribers of the light-client updates that the routes serve now, once each: a new slot alone makes new ones."""
+        if not self._subscribers:
+            return
         for name in ("optimistic_update", "finality_update"):
-            status, value = beacon.handle(f"/eth/v1/beacon/light_client/{name}", {}, slot)
-            if status == 200:
+            status, value = self._follower.beacon.handle(f"/eth/v1/beacon/light_client/{name}", {}, self._get_slot())
+            if status == 200 and value != self._told.get(name):
+                self._told[name] = value
                 self._send(f"light_client_{name}", value)
+
+    def get_slot_end_s(self) -> float:
+        """Seconds until the next slot begins."""
+        schedule, now = self._follower.beacon.schedule, self._now()
+        begin = schedule.genesis_time + (self._get_slot() + 1) * schedule.seconds_per_slot
+        return float(max(0.0, begin - now))
 
     def _send(self, topic: str, value: Any) -> None:
         text = f"event: {topic}\ndata: {json.dumps(value)}\n\n"
@@ -511,6 +526,7 @@ async def _follow(follower: Follower, sidecar: Sidecar, stop: asyncio.Event) -> 
         try:
             if await follower.advance():
                 sidecar.publish()
+            sidecar.publish_updates()
             if is_lost:
                 say(event="node_back", number=follower.head.number)
                 is_lost = False
@@ -522,7 +538,7 @@ async def _follow(follower: Follower, sidecar: Sidecar, stop: asyncio.Event) -> 
         if not is_finalized_told and (block := beacon.get_finalized(beacon.head.slot)) is not None:
             say(event="finalized", checkpoint="0x" + block.root.hex(), slot=block.slot)
             is_finalized_told = True
-        await _wait(stop, pause_s)
+        await _wait(stop, min(pause_s, sidecar.get_slot_end_s() + SLOT_EDGE_S))
 
 
 async def _wait(stop: asyncio.Event, seconds: float) -> None:
