@@ -177,7 +177,7 @@ def render() -> str:
 Measured in the VM on the committed wasm ({len(get_wasm("vault")):,} bytes), in the SDK's unit: instructions at 115 of wasmvm's gas and the VM's prices
 for addresses and signatures, 140,000 of wasmvm's gas being one. A chain adds its own prices for the transaction (bytes, signature),
 for loading the contract and for each read and write of its store; what a whole transaction needs only a
-node (wasmd) can say: it is asked before a transaction is sent (`Simulate`).
+node can say: it is asked before a transaction is sent (`Simulate`). Whole transactions on wasmd: `contracts/cosmos/README.md`.
 
 ## Calls of users
 
