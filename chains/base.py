@@ -10,6 +10,7 @@ sources never lower the bar, because the bar is the proof).
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ ProofT = TypeVar("ProofT")
 
 MAX_UPDATES_PER_ADVANCE = 128
 """Bound of one `advance`: more than two years of sync-committee periods; a source that needs more is refused."""
+
+MAX_ADVANCE_S = 300.0
+"""How long one `advance` listens to one source: one that gives each small step just in time would hold it up for hours."""
 
 MAX_PACKETS_PER_COLLECT = 20_000
 """Bound of one `collect`: what is folded in memory and recorded in one transaction (about 50 MB)."""
@@ -389,15 +393,23 @@ async def advance(
     blames: list[Blame] = []
     steps: list[tuple[UpdateT, TrustedT]] = []
     for source in chain.reader.sources:
+        limit = asyncio.timeout(MAX_ADVANCE_S)
         try:
-            for _ in range(MAX_UPDATES_PER_ADVANCE):
-                update = await chain.reader.update(source, trusted)
-                if update is None:
-                    break
-                trusted = chain.verifier.verify_update(trusted, update, now)
-                steps.append((update, trusted))
-                if not chain.reader.has_more(source, trusted):
-                    break
+            async with limit:
+                for _ in range(MAX_UPDATES_PER_ADVANCE):
+                    update = await chain.reader.update(source, trusted)
+                    if update is None:
+                        break
+                    trusted = chain.verifier.verify_update(trusted, update, now)
+                    steps.append((update, trusted))
+                    if not chain.reader.has_more(source, trusted):
+                        break
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            late = Unavailable("the source is too slow", expected=f"within {MAX_ADVANCE_S:.0f} s", reason="timeout")
+            blames.append(_blame(chain.chain_id, source, late))
+            continue
         except (Rejected, Unavailable) as error:
             blames.append(_blame(chain.chain_id, source, error))
             continue

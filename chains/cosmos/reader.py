@@ -67,6 +67,8 @@ KNOWN_SETS = 8
 RETRIES = 3
 PATIENT_BLOCKS = 500
 """Heights of a span for which one more time-out may pass: a node that answers each small range just in time is not usable."""
+PATIENT_ANSWERS = 6
+"""Time-outs that all answers behind one header may take together."""
 _NO_INDEX = re.compile(r"indexing is disabled|transaction indexing|kv event sink", re.IGNORECASE)
 
 
@@ -116,14 +118,14 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
 
     async def bootstrap(self, source: str) -> Bootstrap:
         """The light block at the configured checkpoint's height."""
-        return await _named(source, self._get_bootstrap(source))
+        return await _named(source, self._in_time(self._get_bootstrap(source)))
 
     async def update(self, source: str, trusted: Trusted) -> Update | None:
         """The farthest block that the announced validators claim to have signed, a contradiction of the trusted header, or None.
 
         Raises Conflict too: where another source shows a second header of the trusted height that the validators really signed.
         """
-        return await _named(source, self._get_update(source, trusted))
+        return await _named(source, self._in_time(self._get_update(source, trusted)))
 
     async def head(self, source: str, trusted: Trusted) -> tuple[Head, Proof]:
         """Outbox head and number in the state under ``trusted``, with the proof of the head (`abci_query`)."""
@@ -138,6 +140,17 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
         await self._client.follow(source, hint)
 
     # ------------------------------------------------------------------ asking
+
+    async def _in_time(self, work: Awaitable[ResultT]) -> ResultT:
+        """A header's many small answers in a bounded time: pages of validators and halvings, each just in time, would take hours."""
+        patience_s = self._settings.timeout_s * PATIENT_ANSWERS
+        try:
+            async with asyncio.timeout(patience_s):
+                return await work
+        except TimeoutError as error:
+            raise Unavailable(
+                "the endpoint is too slow for a header", expected=f"within {patience_s:.0f} s", reason="timeout"
+            ) from error
 
     async def get_block(self, source: str, height: int) -> LightBlock:
         """The light block of a height; Unavailable ("no_block") where the node has it not (yet, or no more)."""

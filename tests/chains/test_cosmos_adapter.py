@@ -151,6 +151,53 @@ async def test_a_source_that_gives_one_block_a_round_keeps_no_other_from_being_h
         assert trusted.height == harness.network.height
 
 
+async def test_a_source_that_drips_pages_just_in_time_is_given_up(harness, monkeypatch):
+    trusted = await harness.bootstrap()
+    harness.mine()
+    door = harness.network.endpoints[0].rpc
+    true_call = door.call
+    asked = []
+
+    async def call(method, params):
+        if method != "validators":
+            return await true_call(method, params)
+        asked.append(params["page"])
+        await asyncio.sleep(0.03)
+        answer = await true_call(method, {**params, "page": "1", "per_page": "1"})
+        return {**answer, "total": "10000"}
+
+    monkeypatch.setattr(door, "call", call)
+    for ask in (lambda r: r.update(harness.get_source(0), replace(trusted, next_validators=None)), get_bootstrap_of):
+        asked.clear()
+        with pytest.raises(Unavailable) as caught:
+            await ask(make_reader(harness, timeout_s=0.05))
+        assert (caught.value.reason, caught.value.source) == ("timeout", harness.get_source(0))
+        assert 0 < len(asked) < 50
+
+
+def get_bootstrap_of(made):
+    return made.bootstrap(made.sources[0])
+
+
+async def test_a_source_that_gives_every_step_just_in_time_does_not_hold_up_the_next(harness, monkeypatch):
+    trusted = await harness.bootstrap()
+    for _ in range(40):
+        harness.mine()
+    monkeypatch.setattr(base, "MAX_ADVANCE_S", 0.05)
+    true_update = harness.chain.reader.update
+
+    async def update(source, state):
+        if source == harness.get_source(0):
+            await asyncio.sleep(0.02)
+            return await harness.chain.reader.get_block(source, state.height + 1)
+        return await true_update(source, state)
+
+    monkeypatch.setattr(harness.chain.reader, "update", update)
+    advanced = await base.advance(harness.chain, trusted, harness.now())
+    assert advanced.steps[-1][1].height == harness.network.height
+    assert [(blame.source, blame.reason) for blame in advanced.blames] == [(harness.get_source(0), "timeout")]
+
+
 async def test_a_source_that_is_up_to_date_is_the_only_one_asked(harness):
     trusted = await harness.bootstrap()
     harness.mine()
