@@ -30,8 +30,10 @@ from tests.contracts.twins import get_twin
 
 IS_THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 CHUNKS = 40 if IS_THOROUGH else 8  # parts that may run beside each other
-SEQUENCES = (100 if IS_THOROUGH else 30) if HAS_REVM else (25 if IS_THOROUGH else 6)  # per part
+SEQUENCES = (100 if IS_THOROUGH else 20) if HAS_REVM else (25 if IS_THOROUGH else 6)  # per part
 STEPS = 40
+SHORT_SEQUENCES = 250 if HAS_REVM else 20  # per part: many beginnings, where long histories go deep
+SHORT_STEPS = 4
 PATIENCE = 60  # histories until a weakness must have shown
 
 # weaknesses of `twins` that a history can show (the others need tokens, chain ids or calldata that the families do not share),
@@ -67,6 +69,13 @@ def test_random_histories_never_part_the_two_vaults(part: int) -> None:
     pair = get_pair()
     for i in range(SEQUENCES):
         check(pair, part * SEQUENCES + i, STEPS)
+
+
+@pytest.mark.parametrize("part", range(CHUNKS))
+def test_thousands_of_short_histories_never_part_them_either(part: int) -> None:
+    pair = get_pair()
+    for i in range(SHORT_SEQUENCES):
+        check(pair, 100_000 + part * SHORT_SEQUENCES + i, SHORT_STEPS)
 
 
 def test_histories_reach_what_they_are_for() -> None:
