@@ -220,7 +220,10 @@ def verify_quorum(votes: Sequence[Vote], k: int, plan_digest: bytes, committee: 
 
 
 def get_peers_slot(
-    ballots: Collection[Ballot], committee: Committee, farthest: Mapping[bytes, tuple[int, int]] | None = None
+    ballots: Collection[Ballot],
+    committee: Committee,
+    farthest: Mapping[bytes, tuple[int, int]] | None = None,
+    enough: int | None = None,
 ) -> tuple[int, int]:
     """The highest slot that more operators than may be faulty have reached: a node that is behind follows it.
 
@@ -230,12 +233,14 @@ def get_peers_slot(
         ballots: verified votes, of any k.
         committee: in force.
         farthest: by operator the highest slot of a verified vote that is kept in no ballot.
+        enough: how many operators, if not n - m + 1.
     """
     reached = dict(farthest or {})
     for ballot in ballots:
         for vote in ballot.votes:
             reached[vote.operator] = max(reached.get(vote.operator, (0, 0)), (vote.k, vote.r))
-    enough = len(committee.operators) - committee.threshold + 1
+    if enough is None:
+        enough = len(committee.operators) - committee.threshold + 1
     slots = sorted((slot for operator, slot in reached.items() if operator in committee.operators), reverse=True)
     return slots[enough - 1] if len(slots) >= enough else (0, 0)
 

@@ -177,6 +177,11 @@ def follow_peers(node: Node, committee: Committee) -> tuple[int, int]:
     progress, now, count = node.progress, node.clock.now(), len(committee.operators)
     slot = get_slot(progress.base_k, progress.since, now, node.patience_s, count)
     peers = get_peers_slot(progress.ballots.values(), committee, progress.farthest)
+    if slot[0] > progress.base_k:
+        # Everybody had a turn here in vain. One who waited alone for long may be ahead for ever, for all go on at one pace and nobody
+        # signs below what he signed: where another is dead too, m are only together where he is. A liar moves us once a k, and not far.
+        alone = get_peers_slot(progress.ballots.values(), committee, progress.farthest, enough=1)
+        peers = max(peers, min(alone, (slot[0] + MAX_K_AHEAD, 0)))
     if peers <= slot or peers[0] < progress.base_k:
         return slot
     progress.base_k, progress.since = peers[0], now - peers[1] * node.patience_s

@@ -132,6 +132,23 @@ async def test_a_partitioned_node_catches_up(tmp_path):
         assert c.services[3].node.progress.base_k == c.services[0].node.progress.base_k
 
 
+async def test_who_waited_alone_is_met_where_he_is_when_another_one_dies(tmp_path):
+    async with Committee(tmp_path) as c:
+        put_trade(c.chains[0], c.clock)
+        await c.run_for(60)
+        c.bus.cut_off.add("node3")
+        for i in (0, 1):
+            await c.kill(i)
+        put_trade(c.chains[0], c.clock, nonce=2)
+        await c.run_for(500)  # node 3 goes through one k after the other, and signs in each
+        await c.kill(2)
+        c.bus.cut_off.clear()
+        for i in (0, 1):
+            c.start(i)
+        await c.run_for(400)
+        assert count_accepted(c.chains[0]) == 2
+
+
 async def test_a_restarted_node_goes_on_from_its_files(tmp_path):
     async with Committee(tmp_path) as c:
         put_trade(c.chains[0], c.clock)
