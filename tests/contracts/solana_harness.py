@@ -314,8 +314,8 @@ class SolanaWorld:
 
     def bring(self, packet: Packet, signatures: Sequence[bytes]) -> Outcome:
         """Open what the packet writes, send recv in one transaction, check what must hold for an accepted packet."""
-        self.open(*c.make_recv(self.vault, packet, signatures, self.machine.read).to_open)
-        delivery = c.make_recv(self.vault, packet, signatures, self.machine.read)
+        self.open(*c.make_recv(self.vault, packet, signatures, self.machine.read, self.time).to_open)
+        delivery = c.make_recv(self.vault, packet, signatures, self.machine.read, self.time)
         keys = [a.pubkey for a in delivery.instruction.accounts[2:]]
         out = self.send([delivery.instruction], table=keys if len(keys) > MAX_PLAIN_ACCOUNTS - 2 else ())
         self.inbox_sequence += 1

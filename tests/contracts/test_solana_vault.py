@@ -118,7 +118,7 @@ def test_records_in_another_order_are_another_packet_and_a_missing_one_forces_no
     world, [alice] = make_world()
     world.open(c.get_balance_id(HOUSE, USDC))
     packet = world.make_inbox_packet(make_payments([alice]))
-    delivery = c.make_recv(world.vault, packet, world.sign(packet), world.machine.read)
+    delivery = c.make_recv(world.vault, packet, world.sign(packet), world.machine.read, world.time)
     good = delivery.instruction
     accounts = list(good.accounts)
 
@@ -148,7 +148,7 @@ def test_an_opened_record_cannot_be_passed_off_as_unopened() -> None:
     def read(key: Pubkey) -> bytes | None:
         return None if key == hidden else world.machine.read(key)
 
-    lying = c.make_recv(world.vault, packet, signatures, read).instruction
+    lying = c.make_recv(world.vault, packet, signatures, read, world.time).instruction
     with pytest.raises(Reverted, match="record"):
         world.send([lying])
     # nor by an address of the same keys with a bump below the canonical one

@@ -56,11 +56,6 @@ impl Writer {
         self.bytes(&low.to_be_bytes())
     }
 
-    pub fn signed(&mut self, number: i64) -> Result<()> {
-        self.bytes(&[if number < 0 { 0xff } else { 0 }; 24])?;
-        self.bytes(&number.to_be_bytes())
-    }
-
     pub fn address(&mut self, address: &Address) -> Result<()> {
         self.bytes(&[0; 12])?;
         self.bytes(address)

@@ -149,16 +149,40 @@ fn read_records(program: &Key, accounts: &[AccountView], r: &mut Reader<'_>) -> 
 
 // ---- compact bodies ---------------------------------------------------------------------------------------------------
 
-/// A leg of an Execute: (index of a balance or position u8, delta i64).
+/// A leg of an Execute: (index of a balance or position u8, delta i64), or what only a refused one needs: (255, index,
+/// kind u8, delta as a word).
 struct Leg {
     record: Record,
-    delta: i64,
+    kind: u8,
+    /// None: beyond the range of this family.
+    delta: Option<i64>,
+    /// The delta as the operators signed it.
+    word: Word,
 }
 
 fn read_leg(records: &Records, r: &mut Reader<'_>) -> Result<Leg> {
-    let record = records.get(r.byte()?)?;
-    require(record.tag == BALANCE || record.tag == POSITION, Fail::Record)?;
-    Ok(Leg { record, delta: r.number()? as i64 })
+    let index = r.byte()?;
+    let is_wide = index == EXPLICIT;
+    let record = records.get(if is_wide { r.byte()? } else { index })?;
+    let tag = u8::from(record.tag == POSITION);
+    require(tag == 1 || record.tag == BALANCE, Fail::Record)?;
+    let mut word = ZERO;
+    let mut kind = tag;
+    if is_wide {
+        kind = r.byte()?;
+        require(kind > 1 || kind == tag, Fail::Record)?;
+        word = *r.word()?;
+    } else {
+        let number = r.number()?;
+        word[..24].fill(if (number as i64) < 0 { 0xff } else { 0 });
+        word[24..].copy_from_slice(&number.to_be_bytes());
+    }
+    let mut low = [0; 8];
+    low.copy_from_slice(&word[24..]);
+    let delta = i64::from_be_bytes(low);
+    let sign = if delta < 0 { 0xff } else { 0 };
+    let is_in_range = word[..24] == [sign; 24] && delta != i64::MIN;
+    Ok(Leg { record, kind, delta: is_in_range.then_some(delta), word })
 }
 
 /// An item of DecideTrades or DecideWithdrawals: (index of the record u8, 0) or (index u8, 1, id).
@@ -215,10 +239,10 @@ fn write_body(records: &Records, r: &mut Reader<'_>, w: &mut Writer) -> Result<u
             w.number(legs as u64)?;
             for _ in 0..legs {
                 let leg = read_leg(records, r)?;
-                w.number(u64::from(leg.record.tag == POSITION))?;
+                w.number(u64::from(leg.kind))?;
                 w.word(leg.record.get_first())?;
                 w.word(leg.record.get_second())?;
-                w.signed(leg.delta)?;
+                w.word(&leg.word)?;
             }
         }
         DECIDE_TRADES => {
@@ -328,11 +352,14 @@ fn execute(s: &mut Scene<'_>, mut r: Reader<'_>) -> Result<Judged> {
     let debits = unsafe { table::<u128, MAX_ACCOUNTS>(DEBITS_AT) };
     let mut last: Option<Record> = None;
     for _ in 0..count {
-        let Leg { record, delta } = read_leg(&s.records, &mut r)?;
+        let Leg { record, kind, delta, .. } = read_leg(&s.records, &mut r)?;
         let (account, id) = (record.get_first(), record.get_second());
         let is_house = is_house(account);
-        check!(delta != 0, Zero);
-        check!(delta != i64::MIN, Range);
+        check!(kind <= 1, LegKind);
+        check!(delta != Some(0), Zero);
+        let Some(delta) = delta else {
+            return Ok(Err(Reason::Range));
+        };
         check!(is_house || is_native(account), Account);
         if let Some(before) = last {
             // the tag orders as the kind of the leg does
@@ -385,7 +412,8 @@ fn execute(s: &mut Scene<'_>, mut r: Reader<'_>) -> Result<Judged> {
     }
     let mut r = legs;
     for _ in 0..count {
-        let Leg { record, delta } = read_leg(&s.records, &mut r)?;
+        let leg = read_leg(&s.records, &mut r)?;
+        let (record, delta) = (leg.record, leg.delta.ok_or(Fail::Malformed)?); // passed above
         if record.tag == BALANCE {
             let old: Balance = record.load()?;
             let free = if delta < 0 { old.free - delta.unsigned_abs() } else { old.free + delta.unsigned_abs() };

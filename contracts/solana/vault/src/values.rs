@@ -68,12 +68,12 @@ pub const UNPAUSE: u8 = 37;
 pub const DONE: u64 = 1;
 pub const REFUSED: u64 = 2;
 
-/// Why a body was refused; the numbers are those of vault.md 3. A leg of another kind cannot be written here, so
-/// LEG_KIND (2) is missing.
+/// Why a body was refused; the numbers are those of vault.md 3.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u16)]
 pub enum Reason {
     Paused = 1,
+    LegKind = 2,
     Zero = 3,
     Range = 4,
     Account = 5,

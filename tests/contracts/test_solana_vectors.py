@@ -1,0 +1,47 @@
+"""Every trace that concerns the Solana vault, on its committed program (also part of `make conformance`)."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+pytest.importorskip("solders", reason="the Solana vault runs in LiteSVM of the package solders")
+
+from tests.conformance import optsettle_solana
+from tests.conformance.case import Case
+from tests.conformance.run import get_root
+
+FOLDER = get_root() / "optsettle"
+TRACES = list(optsettle_solana.discover_traces(FOLDER)) if FOLDER.is_dir() else []
+
+needs_vectors = pytest.mark.skipif(not TRACES, reason="no optsettle vectors: set RELAYER_VECTORS")
+
+
+@needs_vectors
+def test_the_vectors_hold_traces_for_this_family() -> None:
+    assert len(TRACES) >= 36
+
+
+@pytest.mark.parametrize("case", TRACES, ids=lambda case: case.name)
+def test_the_vault_does_what_the_trace_says(case: Case) -> None:
+    case.run()
+
+
+@needs_vectors
+@pytest.mark.parametrize("key", ["out", "revert", "final", "value"])
+def test_a_vector_with_one_thing_changed_fails(key: str) -> None:
+    record = json.loads((FOLDER / "traces.json").read_text())
+    trace = copy.deepcopy(next(t for t in record["traces"] if t["family"] == "solana"))
+    if key == "final":
+        trace["final"]["free"]["alice"]["USDC"] = str(int(trace["final"]["free"]["alice"]["USDC"]) + 1)
+    elif key == "revert":
+        step = next(s for s in trace["steps"] if s.get("revert"))
+        del step["revert"]
+        step |= {"value": None, "out": None, "head": "00" * 32}
+    else:
+        step = next(s for s in trace["steps"] if isinstance(s.get(key), str))
+        step[key] = step[key][:-1] + ("0" if step[key][-1] != "0" else "1")
+    with pytest.raises(AssertionError):
+        optsettle_solana.run_trace(record, trace)
