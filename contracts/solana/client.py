@@ -457,6 +457,8 @@ def make_recv(
     body = b.decode_inbox_body(value, b.SOLANA_LIMITS)
     if any(len(signature) != 65 for signature in signatures):
         raise Rejected("a signature has another length", reason="not_compact")
+    if isinstance(body, b.DecideTrades | b.DecideWithdrawals) and len(body.items) > 255:
+        raise Rejected("more items than the compact form can count", got=len(body.items), reason="not_compact")
     records = _Records(vault, read)
     is_rotated = bool(state.pending_at) and now >= state.pending_at
     treasurer = state.sets[1 - state.set if is_rotated else state.set].treasurer

@@ -20,9 +20,11 @@ from messages import bodies as b
 from messages.digests import (
     compute_packet_digest,
     compute_pause_digest,
+    compute_vault_id,
     sign_digest,
 )
 from messages.errors import Rejected
+from messages.ids import get_vault_client
 from messages.packet import Packet, compute_commitment
 from tests.conformance.case import Case
 from tests.conformance.optsettle_cosmos import _make_packet, _sign_anew
@@ -45,6 +47,65 @@ def discover_traces(folder: Path) -> Iterator[Case]:
         for trace in record.get("traces", []):
             if trace["family"] == FAMILY:
                 yield Case(KIND, f"{path.name} {trace['id']} in LiteSVM", partial(run_trace, record, trace))
+
+
+def discover_recv(folder: Path) -> Iterator[Case]:
+    """Yield one case per recv_case in the files of ``folder`` that means the same here."""
+    for path in sorted(folder.rglob("*.json")):
+        record = json.loads(path.read_text())
+        if not isinstance(record, dict) or "recv_setup" not in record:
+            continue
+        keys = [bytes.fromhex(o["private_key"]) for o in record["operators"].values()]
+        for i, case in enumerate(record.get("recv_cases", [])):
+            if not _means_another(bytes.fromhex(case["packet"]["value"])):
+                name = f"{path.name} recv_cases[{i}] {case['why']} in LiteSVM"
+                yield Case(KIND, name, partial(run_recv, record["recv_setup"], keys, case))
+
+
+def _means_another(value: bytes) -> bool:
+    """Tell whether a body is judged otherwise by the families: long ids, caps of 65 to 96 bits, more than fits."""
+    try:
+        body = b.decode_inbox_body(value, b.WIDEST_LIMITS)
+    except Rejected:
+        return False
+    if isinstance(body, b.SetCaps):
+        return any(2**64 <= cap < 2**96 for cap in (body.per_packet, body.per_hour, body.per_day))
+    if isinstance(body, b.RotateOperators):
+        return any(body.treasurer[:12]) and body.treasurer not in (HOUSE, INSURANCE)
+    return isinstance(body, b.DecideTrades | b.DecideWithdrawals) and len(body.items) > c.MAX_RECORDS
+
+
+def run_recv(setup: Json, keys: list[bytes], case: Json) -> None:
+    """Run one recv_case on a fresh vault, signed anew with the flaws that it has; AssertionError names what differs."""
+    world = SolanaWorld(
+        operators=[bytes.fromhex(o) for o in setup["operators"]],
+        threshold=setup["threshold"],
+        treasurer=bytes.fromhex(setup["treasurer"]),
+        caps={},
+        delay=setup["delay"],
+        time=setup["time"],
+    )
+    world.set_time(case["t"])
+    given, (verdict, _, word) = case["packet"], case["expect"].partition(" ")
+    old_id = compute_vault_id(setup["caip2"], bytes.fromhex(setup["vault_account"]))
+    old_client = get_vault_client(old_id)
+    old = _make_packet(old_client, given)
+    packet = _make_packet(world.client, given, old_client)
+    if word == "envelope":  # there is no place for an envelope in the compact form
+        assert b.get_packet_flaw(packet, world.client, b.CLEARING_CLIENT)
+        return
+    signatures = _sign_anew([bytes.fromhex(s) for s in case["signatures"]], keys, old_id, old, world.vault_id, packet)
+    try:
+        out = world.bring(packet, signatures)
+    except Reverted as why:
+        _verify_revert(why, {"call": "recv", "revert": word} if verdict == "revert" else {"call": "recv"})
+    except Rejected:  # the client cannot say it
+        assert verdict == "revert", "the client cannot say it"
+    else:
+        assert verdict == "accepted", f"accepted, expected {case['expect']}"
+        assert out.out is not None
+        expected = bytes.fromhex(word)
+        assert out.out == expected.replace(compute_commitment(old), compute_commitment(packet))
 
 
 class _Names(dict[bytes, str]):

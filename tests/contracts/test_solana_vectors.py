@@ -1,4 +1,4 @@
-"""Every trace that concerns the Solana vault, on its committed program (also part of `make conformance`)."""
+"""Every trace and packet that concerns the Solana vault, on its committed program (also part of `make conformance`)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tests.conformance.run import get_root
 
 FOLDER = get_root() / "optsettle"
 TRACES = list(optsettle_solana.discover_traces(FOLDER)) if FOLDER.is_dir() else []
+RECV = list(optsettle_solana.discover_recv(FOLDER)) if FOLDER.is_dir() else []
 
 needs_vectors = pytest.mark.skipif(not TRACES, reason="no optsettle vectors: set RELAYER_VECTORS")
 
@@ -22,10 +23,11 @@ needs_vectors = pytest.mark.skipif(not TRACES, reason="no optsettle vectors: set
 @needs_vectors
 def test_the_vectors_hold_traces_for_this_family() -> None:
     assert len(TRACES) >= 36
+    assert len(RECV) >= 85
 
 
-@pytest.mark.parametrize("case", TRACES, ids=lambda case: case.name)
-def test_the_vault_does_what_the_trace_says(case: Case) -> None:
+@pytest.mark.parametrize("case", [*TRACES, *RECV], ids=lambda case: case.name)
+def test_the_vault_does_what_the_vector_says(case: Case) -> None:
     case.run()
 
 
