@@ -217,3 +217,40 @@ def test_a_vault_of_a_creator_cannot_be_made_by_another_nor_twice() -> None:
     accounts[2] = AccountMeta(world.keys[alice].pubkey(), is_signer=True, is_writable=True)
     with pytest.raises(Reverted, match="state"):
         world.send([Instruction(PROGRAM, fresh.data, accounts)], alice)
+
+
+def test_a_record_of_another_vault_of_the_same_program_is_none_of_this_one() -> None:
+    world, [alice] = make_world()
+    payer = world.machine.payer.pubkey()
+    world.open(c.get_balance_id(HOUSE, USDC))
+    packet = world.make_inbox_packet(make_payments([alice]))
+    good = c.make_recv(world.vault, packet, world.sign(packet), world.machine.read, world.time).instruction
+    other = c.Vault(PROGRAM, c.find_state(PROGRAM, payer, 2))
+    operators = sorted(get_address(k) for k in KEYS[:4])
+    create = c.make_create(PROGRAM, payer, 2, "solana:x", operators, 3, alice, 0, {USDC: [1, 1, 1]})
+    ids = [c.get_balance_id(alice, USDC), c.get_balance_id(HOUSE, USDC), c.Id(c.Tag.ASSET, USDC)]
+    world.machine.svm.send_transaction(world.machine.sign([create, *(c.make_open(other, payer, i) for i in ids[:2])]))
+    for record in ids:
+        assert world.machine.read(other.find(record)) is not None
+        swapped = [
+            AccountMeta(other.find(record), is_signer=False, is_writable=a.is_writable)
+            if a.pubkey == world.vault.find(record)
+            else a
+            for a in good.accounts
+        ]
+        assert swapped != good.accounts
+        with pytest.raises(Reverted, match="record"):
+            world.send([Instruction(PROGRAM, good.data, swapped)])
+    world.send([good])
+    assert world.get_free(HOUSE, USDC) == 100
+
+
+def test_a_packet_that_writes_a_record_nobody_has_opened_fails_until_somebody_opens_it() -> None:
+    world, [alice] = make_world()
+    packet = world.make_inbox_packet(make_payments([alice]))
+    signatures = world.sign(packet)
+    delivery = c.make_recv(world.vault, packet, signatures, world.machine.read, world.time)
+    assert delivery.to_open == (c.get_balance_id(HOUSE, USDC),)
+    with pytest.raises(Reverted, match="unopened"):
+        world.send([delivery.instruction])
+    assert world.bring(packet, signatures).ack.status == b.AckStatus.DONE
