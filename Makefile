@@ -55,6 +55,7 @@ bench: install-dev  ## figures for docs/benchmarks.md (machine and date are prin
 contracts: install-dev  ## rebuild the committed contract artefacts
 	$(BIN)/python -m contracts.evm.compile
 	$(BIN)/python -m contracts.cosmos.compile
+	$(BIN)/python -m contracts.solana.compile
 
 contracts-test:  ## unit tests of the Rust contracts (needs cargo)
 	cd contracts/cosmos && CARGO_TARGET_DIR=$${CARGO_TARGET_DIR:-$${TMPDIR:-/tmp}/relayer-cosmos-tests} cargo test --locked

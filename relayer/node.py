@@ -120,6 +120,8 @@ class Progress:
     highest_seen_k: int = 0
     farthest: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     """By operator the highest slot of a verified vote that was too far ahead to be kept."""
+    unheard: set[int] = field(default_factory=set)
+    """Numbers that are over here and that somebody still votes in."""
     ballots: dict[int, Ballot] = field(default_factory=dict)
     proposals: dict[tuple[int, int], Envelope] = field(default_factory=dict)
     waiting: dict[tuple[int, int], Envelope] = field(default_factory=dict)

@@ -447,6 +447,9 @@ async def add_and_act(node: Node, new: Vote) -> None:
     if evidence is not None:
         await record_evidence(node, evidence)
     if added is Added.DUPLICATE:
+        if new.k < progress.base_k and new.operator != node.signer.operator:
+            # Who repeats a vote of a k that is over here did not hear how it ended; `publish_again` says it once more.
+            progress.unheard.add(new.k)
         return
     progress.ballots[new.k] = ballot
     while len(progress.ballots) > MAX_KEPT_BALLOTS:
@@ -764,10 +767,14 @@ async def open_again(node: Node) -> None:
 async def publish_signed_plans(node: Node) -> None:
     """Tell everybody the open packets again, each plan with its votes and all signatures known here.
 
-    So too the plans of absent packets that a proposal lists: a node without them could not check that list.
+    So too the plans of absent packets that a proposal lists: a node without them could not check that list. And what somebody still votes
+    for who missed its end: its packets may be done long since.
     """
     committee = node.get_committee()
     digests = {p.plan_digest for p in node.store.get_packets("open")}
+    unheard, node.progress.unheard = node.progress.unheard, set()
+    for ballot in (node.progress.ballots[k] for k in unheard & node.progress.ballots.keys()):
+        digests |= {d for d in {v.plan_digest for v in ballot.votes} if get_quorum_votes(ballot, d, committee)}
     cut = node.get_cut()
     if cut is not None:
         positions = get_positions(node.get_states_at(cut), {e.vault_id: e.time for e in cut.entries})
