@@ -78,9 +78,7 @@ def run(part: int | None, folder: Path) -> tuple[int, list[str]]:
         text=True,
         start_new_session=True,
     ) as session:
-        watch = subprocess.Popen(
-            ["bash", "-c", f"sleep {LIMIT_S}; kill -TERM -{session.pid}"], start_new_session=True
-        )
+        watch = subprocess.Popen(["bash", "-c", f"sleep {LIMIT_S}; kill -TERM -{session.pid}"], start_new_session=True)
         try:
             for line in session.stdout or ():
                 said.append(line.rstrip("\n"))
