@@ -10,16 +10,16 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from contracts.rust_build import ToolchainMissingError, compute_source_hash, run_command
+
 FOLDER: Final = Path(__file__).resolve().parent
 BUILD_FOLDER: Final = FOLDER / "build"
 PROGRAMS: Final = ("vault",)
-SHARED_SOURCES: Final = ("Cargo.toml", "Cargo.lock")
 RUSTC: Final = Path("/usr/bin/rustc")  # Debian's: it comes with a core library for BPF
 RUSTC_VERSION: Final = "1.96.0"
 LINKER: Final = "sbpf-linker"
@@ -31,10 +31,6 @@ RUSTFLAGS: Final = (
     " -C link-arg=--llvm-args=--bpf-stack-size=4096 -C target-feature=+allows-misaligned-mem-access"
 )
 MAX_PROGRAM_BYTES: Final = 160 * 1024
-
-
-class ToolchainMissingError(Exception):
-    """The compiler of the Solana program is not on this machine; the text says what to install."""
 
 
 def find_toolchain() -> tuple[Path, str]:
@@ -59,21 +55,12 @@ def find_toolchain() -> tuple[Path, str]:
 
 
 def get_source_hash(name: str) -> str:
-    """Return the SHA-256 (hex) over every source of one program, the workspace file and the lock file.
-
-    Each file counts as its path (slashes), a zero byte, the SHA-256 of its content; sorted by path.
-    """
-    paths = [FOLDER / shared for shared in SHARED_SOURCES]
-    paths += [path for path in (FOLDER / name).rglob("*") if path.suffix in (".rs", ".toml")]
-    total = hashlib.sha256()
-    for path in sorted(paths, key=lambda p: p.relative_to(FOLDER).as_posix()):
-        total.update(path.relative_to(FOLDER).as_posix().encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return total.hexdigest()
+    """Return the hash over the sources of one crate; see `rust_build.compute_source_hash`."""
+    return compute_source_hash(FOLDER, name)
 
 
 def _run(command: list[str], environment: dict[str, str] | None = None) -> str:
-    done = subprocess.run(command, cwd=FOLDER, env=environment, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603  fixed commands
-    return done.stdout
+    return run_command(FOLDER, command, environment)
 
 
 def compile_programs() -> dict[str, bytes]:
