@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from messages.errors import Rejected
 from messages.ids import HOUSE, INSURANCE
 from relayer.demo.calls import Call
 
@@ -87,6 +88,13 @@ class Site(ABC):
     @abstractmethod
     def finish(self, sent: Any) -> int:
         """Look what became of it, `settle_s` later: gas used; Rejected ("reverted") with the vault's word."""
+
+    def verify_done(self, user: str, call: Call, is_done: bool, word: str) -> None:
+        """Refuse a call that reverted, with the vault's word; Rejected ("reverted")."""
+        if not is_done:
+            raise Rejected(
+                f"{user} on chain {self.name}: the vault refuses ({word})", got=type(call).__name__, reason="reverted"
+            )
 
     def tick(self) -> None:  # noqa: B027  real chains make their blocks themselves
         """Make the blocks that are due."""

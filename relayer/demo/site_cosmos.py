@@ -19,7 +19,6 @@ from contracts.cosmos import get_wasm
 from messages.bodies import SeriesDefinition
 from messages.canonical import decode_canonical
 from messages.digests import compute_vault_id
-from messages.errors import Rejected
 from relayer.demo.calls import (
     Approve,
     Call,
@@ -200,12 +199,7 @@ class CosmosSite(Site):
         result = self.network.get_result(transaction)
         if result is None:
             raise RuntimeError(f"a transaction of {user} on {self.name} is in no block")
-        if result.code:
-            raise Rejected(
-                f"{user} on chain {self.name}: the vault refuses ({result.log})",
-                got=type(call).__name__,
-                reason="reverted",
-            )
+        self.verify_done(user, call, result.code == 0, result.log)
         return result.gas_used
 
     def spoil_endpoint(self, kind: str) -> str:

@@ -27,7 +27,6 @@ from chains.registry import make_sim_config
 from contracts.evm import get_artifact
 from messages.canonical import decode_canonical
 from messages.digests import get_address
-from messages.errors import Rejected
 from messages.ids import get_evm_account, get_evm_address
 from relayer.demo.calls import (
     Approve,
@@ -138,12 +137,7 @@ class EvmSite(Site):
         receipt = self.network.get_receipt(transaction)
         if receipt is None:
             raise RuntimeError(f"a transaction of {user} on {self.name} was not mined")
-        if not receipt.succeeded:
-            raise Rejected(
-                f"{user} on chain {self.name}: the vault refuses ({get_revert_reason(receipt.output)})",
-                got=type(call).__name__,
-                reason="reverted",
-            )
+        self.verify_done(user, call, receipt.succeeded, get_revert_reason(receipt.output))
         return receipt.gas_used
 
     def spoil_endpoint(self, kind: str) -> str:
