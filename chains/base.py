@@ -323,6 +323,82 @@ class Probe(ABC):
 
 
 @dataclass(frozen=True)
+class Sighting:
+    """What this node's own endpoints agree on, not signed yet: one state of a vault of a family whose states nobody can prove.
+
+    ``sequence`` and ``head`` (32 bytes): of the vault's outbox. ``height`` and ``time`` (unix seconds): of the state that was read.
+    ``digest``: the 32 bytes that an operator signs under the vault's domain (`messages.digests.compute_observation_digest`).
+    ``claim``: the family's own bytes of the unsigned statement. ``blames``: endpoints that said otherwise, were behind or did not answer.
+    """
+
+    sequence: int
+    head: bytes
+    height: int
+    time: int
+    digest: bytes
+    claim: bytes
+    blames: tuple[Blame, ...] = ()
+
+
+class Unseen(Unavailable):
+    """The own endpoints agree on nothing: the operator abstains, and this names those that are to blame for it."""
+
+    def __init__(self, error: Unavailable, blames: tuple[Blame, ...]) -> None:
+        super().__init__(
+            error.what, got=error.got, expected=error.expected, reason=error.reason or "abstain", source=error.source
+        )
+        self.blames = blames
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A verified statement of an operator, now in the pool: who (20 bytes) says which number, head, height and time (unix seconds).
+
+    ``is_news``: it may make a newer state count. ``evidence``: the two published statements with which the operator contradicts itself.
+    """
+
+    operator: bytes
+    sequence: int
+    head: bytes
+    height: int
+    time: int
+    is_news: bool
+    evidence: tuple[bytes, bytes] | None = None
+
+
+class Observer(ABC):
+    """Of a family whose states nobody can prove: operators say what they read, and m of them make it count (protocol.md 11)."""
+
+    @abstractmethod
+    async def observe(self, now: int) -> Sighting:
+        """What the own endpoints agree on now; ``now`` in unix seconds.
+
+        Raises:
+            Unavailable: "abstain" (no agreement: sign nothing), "vault_missing" and others; `Unseen` where endpoints are to blame.
+        """
+
+    @abstractmethod
+    def encode_signed(self, claim: bytes, operator: bytes, signature: bytes) -> bytes:
+        """The statement as it is published: a sighting's claim with its operator (20 bytes) and signature (65 bytes)."""
+
+    @abstractmethod
+    def accept(self, data: bytes, now: int) -> Accepted:
+        """Take a published statement, own or another's, into the pool that the reader draws on; ``now`` in unix seconds.
+
+        Raises:
+            Rejected: malformed, of another vault, not signed by an operator of the set in force, or of the future.
+        """
+
+    @abstractmethod
+    def verify_evidence(self, first: bytes, second: bytes) -> bytes:
+        """The operator (20 bytes) that signed both, two heads for one number of this vault.
+
+        Raises:
+            Rejected: "no_equivocation", and the reasons of `accept`.
+        """
+
+
+@dataclass(frozen=True)
 class Chain(Generic[BootstrapT, TrustedT, UpdateT, ProofT]):
     """One vault on one chain, as the relayer sees it: built by `chains.registry`, used by tasks, known by nobody else."""
 
@@ -335,6 +411,8 @@ class Chain(Generic[BootstrapT, TrustedT, UpdateT, ProofT]):
     verifier: Verifier[BootstrapT, TrustedT, UpdateT, ProofT]
     codec: Codec[BootstrapT, TrustedT, UpdateT, ProofT]
     submitter: Submitter | None
+    observer: Observer | None = None
+    """Where no header proves a state and operators say what they read; None where a light client does."""
 
 
 @dataclass(frozen=True)

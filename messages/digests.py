@@ -58,6 +58,7 @@ MARK_TYPE = (
 )
 VOTE_TYPE = "Vote(uint64 k,uint64 r,bytes32 plan)"
 STATEMENT_TYPE = "Statement(string type,bytes32 body)"
+OBSERVATION_TYPE = "Observation(uint64 slot,uint64 clock,uint64 sequence,bytes32 head)"
 
 _NAME_VERSION = keccak256(b"optsettle") + keccak256(b"1")
 _DOMAIN_PLAIN = keccak256(keccak256(b"EIP712Domain(string name,string version)") + _NAME_VERSION)
@@ -185,6 +186,11 @@ def compute_mark_digest(
 def compute_vote_digest(committee_id: bytes, k: int, r: int, plan_digest: bytes) -> Digest:
     """Return what an operator signs to vote for a plan as answer to proposal (k, r) (protocol.md 8.2)."""
     return compute_struct_digest(committee_id, VOTE_TYPE, (_uint(k), _uint(r), plan_digest))
+
+
+def compute_observation_digest(vault_id: bytes, slot: int, clock: int, sequence: int, head: bytes) -> Digest:
+    """Return what an operator signs for a state it read where no header proves one (protocol.md 11): slot, unix seconds, number, head."""
+    return compute_struct_digest(vault_id, OBSERVATION_TYPE, (_uint(slot), _uint(clock), _uint(sequence), head))
 
 
 def compute_statement_digest(committee_id: bytes, type_name: str, body_digest: bytes) -> Digest:

@@ -24,11 +24,11 @@ from chains.solana.types import (
     SignedObservation,
     Trusted,
 )
-from messages.digests import compute_struct_digest, recover_signer, verify_operators
+from messages import digests
+from messages.digests import recover_signer, verify_operators
 from messages.errors import Conflict, Rejected, Unavailable
 from messages.outbox import compute_next_head
 
-OBSERVATION_TYPE = "Observation(uint64 slot,uint64 clock,uint64 sequence,bytes32 head)"
 MIN_ENDPOINTS = 4
 """data.md: three must agree, so that one endpoint may lie or be away."""
 MAX_CLOCK_AHEAD_S = 30
@@ -45,9 +45,8 @@ def compute_observation_digest(observation: Observation) -> bytes:
     Rejected ("malformed"): a width, a zero head, slot or clock, or a sequence of 0 with another head than the vault's id.
     """
     verify_shape(observation)
-    numbers = (observation.slot, observation.clock, observation.sequence)
-    words = (*(number.to_bytes(32, "big") for number in numbers), observation.head)
-    return compute_struct_digest(observation.vault_id, OBSERVATION_TYPE, words)
+    o = observation
+    return digests.compute_observation_digest(o.vault_id, o.slot, o.clock, o.sequence, o.head)
 
 
 def verify_shape(observation: Observation) -> None:

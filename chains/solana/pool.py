@@ -1,0 +1,97 @@
+"""What operators have said of one vault, verified and bounded: the reader chooses from it what counts. Pure, in memory.
+
+Nothing here is a fact. An operator has one head for each number: a second one is evidence against it and is not kept. Statements are lost
+with the process; operators say them again every few seconds.
+
+Source: protocol.md 11, ibc-v2.md 8 (hardening 4).
+"""
+
+from __future__ import annotations
+
+from chains.base import Accepted
+from chains.solana.codec import decode_observation, encode_observation
+from chains.solana.observations import MAX_CLOCK_AHEAD_S, get_operator_set, verify_equivocation, verify_observation
+from chains.solana.types import SignedObservation
+from chains.solana.verifier import SolanaRules
+from messages.errors import Rejected
+
+KEPT_PER_OPERATOR = 8
+"""Numbers of an operator that the reader may choose from: m of them meet at one number though each has seen others before and after."""
+
+MAX_HEADS_PER_OPERATOR = 512
+"""Numbers of an operator whose head is remembered, so that a second head for one of them is noticed."""
+
+
+class Pool:
+    """The statements of one vault's operators, newest first; shared by the observer and the reader of one chain."""
+
+    def __init__(self, rules: SolanaRules) -> None:
+        self._rules = rules
+        self._newest: dict[bytes, dict[int, SignedObservation]] = {}
+        self._first: dict[bytes, dict[int, SignedObservation]] = {}
+        self._now = 0
+
+    def add(self, signed: SignedObservation, now: int) -> Accepted:
+        """Verify a statement and keep it; ``now`` in unix seconds.
+
+        The first head that an operator signed for a number stays: another one comes back as evidence and serves nothing.
+
+        Raises:
+            Rejected: "future" (clock more than `MAX_CLOCK_AHEAD_S` ahead), "no_set", and as `observations.verify_observation`.
+        """
+        o, operator = signed.observation, signed.operator
+        if o.clock > now + MAX_CLOCK_AHEAD_S:
+            raise Rejected(
+                "a clock of the future", got=o.clock, expected=f"<= {now + MAX_CLOCK_AHEAD_S}", reason="future"
+            )
+        operators = get_operator_set(self._rules.sets, o.clock).operators
+        self._now = max(self._now, now)
+        known = self._newest.get(operator, {}).get(o.sequence)
+        if known == signed:
+            return _accept(signed, is_news=False)
+        verify_observation(signed, self._rules.vault_id, operators)
+        heads = self._first.setdefault(operator, {})
+        first = heads.setdefault(o.sequence, signed)
+        if first.observation.head != o.head:
+            return _accept(signed, is_news=False, evidence=(encode_observation(first), encode_observation(signed)))
+        while len(heads) > MAX_HEADS_PER_OPERATOR:
+            del heads[next(iter(heads))]
+        if known is not None and (o.clock, o.slot) <= (known.observation.clock, known.observation.slot):
+            return _accept(signed, is_news=False)
+        newest = self._newest.setdefault(operator, {})
+        newest[o.sequence] = signed
+        if len(newest) > KEPT_PER_OPERATOR:
+            del newest[min(newest)]
+        return _accept(signed, is_news=o.sequence in newest)
+
+    def get_observations(self) -> tuple[SignedObservation, ...]:
+        """The newest statement for each of the newest numbers of every operator in force, made since that set is in force."""
+        if not self._now:
+            return ()
+        in_force = get_operator_set(self._rules.sets, self._now)
+        return tuple(
+            signed
+            for operator in in_force.operators
+            for _, signed in sorted(self._newest.get(operator, {}).items(), reverse=True)
+            if signed.observation.clock >= in_force.since
+        )
+
+
+def verify_evidence(rules: SolanaRules, first: bytes, second: bytes) -> bytes:
+    """The operator (20 bytes) that signed two heads for one number of the vault, from the two statements as they were published.
+
+    Raises:
+        Rejected: "no_equivocation", "malformed", "wrong_vault" and the other reasons of `observations.verify_equivocation`.
+    """
+    a, b = decode_observation(first), decode_observation(second)
+    if a.observation.vault_id != rules.vault_id:
+        raise Rejected("of another vault", got=a.observation.vault_id, expected=rules.vault_id, reason="wrong_vault")
+    for signed in (a, b):  # a rotation may lie between the two
+        verify_observation(signed, rules.vault_id, get_operator_set(rules.sets, signed.observation.clock).operators)
+    verify_equivocation(a, b, (a.operator,))
+    return a.operator
+
+
+def _accept(signed: SignedObservation, *, is_news: bool, evidence: tuple[bytes, bytes] | None = None) -> Accepted:
+    o = signed.observation
+    return Accepted(signed.operator, o.sequence, o.head, o.slot, o.clock, is_news, evidence)
