@@ -1,6 +1,6 @@
 """Binds one vault's configuration to the rules of the Solana family. No network, clock or disk.
 
-The operator sets come from the configuration, never from what is verified (style.md 4, habit 15). The first m observations are the
+Program and operator sets come from the configuration, never from what is verified (style.md 4, habit 15). The first m observations are the
 checkpoint: they are of the set in force and of this vault, and there is no history before them that could be another.
 """
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from chains.base import Codec, Head, Point, Verifier
 from chains.solana import codec, observations, proofs
+from chains.solana.address import decode_key, encode_key
 from chains.solana.types import Attested, OperatorSet, Trusted
 from messages.canonical import decode_canonical, decode_hex, encode_canonical, encode_hex
 from messages.digests import compute_vault_id, verify_operators
@@ -25,12 +26,25 @@ ZERO32 = bytes(32)
 
 
 @dataclass(frozen=True)
+class SolanaSettings:
+    """The operator's choices: the vault program (32 bytes), and who signs observations from when on."""
+
+    program: bytes
+    sets: tuple[OperatorSet, ...]
+
+
+@dataclass(frozen=True)
 class SolanaRules:
-    """What decides about claims of one vault. ``vault``: its state account, 32 bytes. ``sets``: who signs, from when on."""
+    """What decides about claims of one vault.
+
+    vault: its state account, 32 bytes. sets: who signs, from when on. program: what owns the state account, 32 bytes; an operator signs
+    nothing about an account of another owner.
+    """
 
     chain: str
     vault: bytes
     sets: tuple[OperatorSet, ...]
+    program: bytes
 
     @property
     def vault_id(self) -> bytes:
@@ -44,7 +58,8 @@ def build_rules(chain: str, vault_account: bytes, settings: str) -> SolanaRules:
         raise Rejected("not a chain of the Solana family", got=chain, expected="solana:...", reason="bad_config")
     if len(vault_account) != 32 or not any(vault_account):
         raise Rejected("a vault's account has 32 bytes and is not zero", got=vault_account, reason="bad_address")
-    return SolanaRules(chain, vault_account, decode_settings(settings))
+    found = decode_settings(settings)
+    return SolanaRules(chain, vault_account, found.sets, found.program)
 
 
 # ---- verifier ---------------------------------------------------------------------------------------------------------
@@ -132,25 +147,33 @@ class SolanaCodec(Codec[Attested, Trusted, Attested, Attested]):
 # ---- settings ---------------------------------------------------------------------------------------------------------
 
 
-def encode_settings(sets: tuple[OperatorSet, ...]) -> str:
-    """Canonical JSON of the operator sets."""
+def encode_settings(settings: SolanaSettings) -> str:
+    """Canonical JSON of the program (base58) and the operator sets; Rejected ("bad_address")."""
     rows = [
         {"operators": [encode_hex(o) for o in one.operators], "since": one.since, "threshold": one.threshold}
-        for one in sets
+        for one in settings.sets
     ]
-    return encode_canonical({"operator_sets": rows}).decode()
+    return encode_canonical({"operator_sets": rows, "program": encode_key(settings.program)}).decode()
 
 
-def decode_settings(text: str) -> tuple[OperatorSet, ...]:
-    """The operator sets of a settings text; Rejected ("bad_config") for anything that makes no sense."""
+def decode_settings(text: str) -> SolanaSettings:
+    """The choices in a settings text; Rejected ("bad_config") for anything that makes no sense."""
     found = decode_canonical(text.encode(), max_bytes=MAX_SETTINGS_BYTES)
-    rows = found.get("operator_sets") if isinstance(found, dict) and set(found) == {"operator_sets"} else None
+    if not isinstance(found, dict) or set(found) != {"operator_sets", "program"}:
+        raise _refuse(found)
+    rows = found["operator_sets"]
     if not isinstance(rows, list) or not 0 < len(rows) <= MAX_SETS:
         raise _refuse(found)
     sets = tuple(_read_set(row) for row in rows)
     if any(a.since >= b.since for a, b in pairwise(sets)):
         raise _refuse(found)
-    return sets
+    try:
+        program = decode_key(found["program"])
+    except Rejected as error:
+        raise _refuse(found["program"]) from error
+    if program == ZERO32:  # the system program: it owns every account that nobody has made anything of
+        raise _refuse(found["program"])
+    return SolanaSettings(program, sets)
 
 
 def _read_set(row: Any) -> OperatorSet:

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from chains.base import Head, Point
 from chains.solana import codec
 from chains.solana.types import Attested, OperatorSet
-from chains.solana.verifier import SolanaCodec, SolanaVerifier, build_rules, encode_settings
+from chains.solana.verifier import (
+    SolanaCodec,
+    SolanaSettings,
+    SolanaVerifier,
+    build_rules,
+    decode_settings,
+    encode_settings,
+)
 from messages.digests import compute_vault_id
 from messages.errors import Rejected
 from messages.hashing import sha256
@@ -22,7 +29,14 @@ from tests.chains.test_solana_observations import COMMITMENTS, NOW, attest, make
 CHAIN = "solana:EtWTRABZaYq6iMfeYKouRu166VU2xqa1"
 ACCOUNT = sha256(b"a vault's state account")
 VAULT_ID = compute_vault_id(CHAIN, ACCOUNT)
-SETTINGS = encode_settings((OperatorSet(NOW - 1000, OPERATORS, 3),))
+PROGRAM = sha256(b"the vault program")
+
+
+def make_settings(*sets, program=PROGRAM):
+    return encode_settings(SolanaSettings(program, sets))
+
+
+SETTINGS = make_settings(OperatorSet(NOW - 1000, OPERATORS, 3))
 VERIFIER = SolanaVerifier(build_rules(CHAIN, ACCOUNT, SETTINGS))
 
 
@@ -125,15 +139,25 @@ def test_an_empty_update_reads_and_counts_for_nothing():
         (CHAIN, bytes(32), SETTINGS, "bad_address"),
         (CHAIN, ACCOUNT[:31], SETTINGS, "bad_address"),
         (CHAIN, ACCOUNT, "{}", "bad_config"),
-        (CHAIN, ACCOUNT, '{"operator_sets":[]}', "bad_config"),
-        (CHAIN, ACCOUNT, encode_settings((OperatorSet(5, OPERATORS, 2),)), "bad_config"),
-        (CHAIN, ACCOUNT, encode_settings((OperatorSet(5, OPERATORS[::-1], 3),)), "bad_config"),
-        (CHAIN, ACCOUNT, encode_settings((OperatorSet(5, OPERATORS, 3), OperatorSet(5, OPERATORS, 3))), "bad_config"),
+        (CHAIN, ACCOUNT, make_settings(), "bad_config"),
+        (CHAIN, ACCOUNT, make_settings(OperatorSet(5, OPERATORS, 2)), "bad_config"),
+        (CHAIN, ACCOUNT, make_settings(OperatorSet(5, OPERATORS[::-1], 3)), "bad_config"),
+        (CHAIN, ACCOUNT, make_settings(OperatorSet(5, OPERATORS, 3), OperatorSet(5, OPERATORS, 3)), "bad_config"),
+        (CHAIN, ACCOUNT, make_settings(OperatorSet(5, OPERATORS, 3), program=bytes(32)), "bad_config"),
+        (CHAIN, ACCOUNT, SETTINGS.replace('"program":"', '"program":"1'), "bad_config"),
+        (CHAIN, ACCOUNT, SETTINGS.replace('"program"', '"programme"'), "bad_config"),
     ],
 )
 def test_a_configuration_that_makes_no_sense_is_refused_at_start(chain, account, settings, reason):
     build_rules(CHAIN, ACCOUNT, SETTINGS)
     assert get_reason(build_rules, chain, account, settings) == reason
+
+
+def test_the_settings_name_the_program_beside_the_operators():
+    found = decode_settings(SETTINGS)
+    assert found == SolanaSettings(PROGRAM, (OperatorSet(NOW - 1000, OPERATORS, 3),))
+    assert encode_settings(found) == SETTINGS
+    assert build_rules(CHAIN, ACCOUNT, SETTINGS).program == PROGRAM
 
 
 def test_observations_of_the_vault_on_another_chain_count_for_nothing_here():
