@@ -16,6 +16,7 @@ import asyncio
 import logging
 import random
 import re
+import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
@@ -54,6 +55,8 @@ SAFE_BROKER = (2, 0, 21)
 
 _ROOT = re.compile(r"[A-Za-z0-9_-]{1,32}(/[A-Za-z0-9_-]{1,32}){0,3}")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
+_SOCKET_OPTIONS = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
+"""A vote is small and somebody waits for it: it does not wait for the acknowledgement of what was sent before."""
 _QUIET = logging.getLogger("relayer.mqtt")  # the client library's own words; ours go to the structured log
 _QUIET.addHandler(logging.NullHandler())
 _QUIET.propagate = False
@@ -460,6 +463,7 @@ async def make_client(
         properties=properties,
         tls_context=context,
         max_queued_incoming_messages=1024,
+        socket_options=_SOCKET_OPTIONS,
         queue_type=None if receive is None else cast("type[asyncio.Queue[aiomqtt.Message]]", lambda maxsize: door),  # noqa: ARG005  a factory
         logger=_QUIET,
     )

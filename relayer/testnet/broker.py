@@ -30,6 +30,7 @@ max_queued_messages 2000
 max_queued_bytes 134217728
 max_packet_size 16777216
 max_connections 100
+set_tcp_nodelay true
 log_dest stderr
 """
 _ACL = "pattern write {root}/%u/#\npattern read {root}/#\npattern read $SYS/broker/version\n"
