@@ -54,6 +54,16 @@ class TrustTier:
     m: int = 0
     n: int = 0
 
+    @property
+    def sort_key(self) -> tuple[int, int, int]:
+        """Larger is worse: a higher level; at one level fewer signatures, then more that could have signed."""
+        return self.level, -self.m, self.n
+
+
+def combine_tiers(first: TrustTier, second: TrustTier) -> TrustTier:
+    """Return the worse of two tiers: what rests on both facts is known no better than the worse one (protocol.md 10)."""
+    return max(first, second, key=lambda tier: tier.sort_key)
+
 
 @dataclass(frozen=True, slots=True)
 class ProvenHead:

@@ -22,7 +22,7 @@ from relayer.commands.causes import Cause, make_cause
 from relayer.commands.holdings import find_portfolio
 from relayer.commands.planning import compute_dry_plan
 from relayer.commands.state import describe_effects, find_ack, get_inbox_kind, get_packet_state
-from relayer.commands.view import View
+from relayer.commands.view import View, describe_tier, get_tier_data
 from relayer.commands.words import KIND_NAMES, Speaker, get_reason_name
 from relayer.render import Answer, Table, format_time, hex_of
 from relayer.rules.ledger import compute_ledger
@@ -177,9 +177,17 @@ class _Explainer:
         section.facts = [
             speaker.outbox(fact.vault_id, fact.body, fact.void),
             f"block time {format_time(fact.stamp)}, id {hex_of(fact.head)}",
-            f"proven at height {fact.height:,} ({format_time(fact.time)}), trust tier {fact.tier.level}, proof {hex_of(fact.proof_digest)}",
+            f"proven at height {fact.height:,} ({format_time(fact.time)}), trust tier {describe_tier(fact.tier)}, proof {hex_of(fact.proof_digest)}",
         ]
-        section.data = {"chain": chain, "sequence": fact.sequence, "head": hex_of(fact.head), "stamp": fact.stamp}
+        section.data = {
+            "chain": chain,
+            "sequence": fact.sequence,
+            "head": hex_of(fact.head),
+            "stamp": fact.stamp,
+            **get_tier_data(fact.tier),
+            "height": fact.height,
+            "age_s": max(0, view.now - fact.time),
+        }
         section.causes.append(make_cause("recorded"))
         state = view.newest_states[fact.vault_id]
         voids = [n for n in (*state.voids, *state.contradictions) if n.sequence == fact.sequence]
@@ -298,6 +306,7 @@ class _Explainer:
         section.facts = [
             f"proposal {packet.k}, plan {hex_of(packet.plan_digest)}, commitment {hex_of(packet.commitment)}",
             f"valid before {format_time(packet.timeout)}",
+            self._describe_trust(packet.vault_id),
             *(f"does: {line}" for line in describe_effects(speaker, packet)),
         ]
         section.data = {
@@ -305,6 +314,7 @@ class _Explainer:
             "sequence": packet.sequence,
             "state": state,
             "plan_digest": hex_of(packet.plan_digest),
+            "trust": [{"chain": chain, **view.get_trust(packet.vault_id)}],
         }
         if packet.status == "open":
             section.causes += self._get_stops(packet.vault_id)
@@ -374,6 +384,10 @@ class _Explainer:
         section.facts = [f"account {self.speaker.names(a)} at {self.speaker.chain(v)}" for v, a in portfolio.places]
         section.facts.append("`relayer positions` and `relayer margin` show what it holds and needs")
         section.data = {"portfolio": hex_of(portfolio.id)}
+        section.facts += [self._describe_trust(v) for v in sorted({v for v, _ in portfolio.places})]
+        section.data["trust"] = [
+            {"chain": self.speaker.chain(v), **self.view.get_trust(v)} for v in sorted({v for v, _ in portfolio.places})
+        ]
         dry = self._get_dry()
         subjects = {portfolio.id, *(account for _, account in portfolio.places)}
         for vault_id, account in portfolio.places:
@@ -386,6 +400,10 @@ class _Explainer:
         return [section]
 
     # ---- shared
+
+    def _describe_trust(self, vault_id: bytes) -> str:
+        trust, height, age = self.speaker.trust(vault_id)
+        return f"{self.speaker.chain(vault_id)} is known by trust tier {trust}, height {height}, age {age}"
 
     def _get_dry(self) -> PlanResult | None:
         if self._dry is None and not self._dry_error:

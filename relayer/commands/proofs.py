@@ -28,7 +28,7 @@ from relayer.archive import (
     read_archive,
     write_archive,
 )
-from relayer.commands.view import View
+from relayer.commands.view import View, get_tier_data
 from relayer.commands.words import KIND_NAMES, Speaker
 from relayer.proof_file import (
     MAX_PACKETS,
@@ -204,7 +204,7 @@ def _tell_verified(data: Mapping[str, Any], believed: str) -> list[Table | str]:
     lines: list[Table | str] = [
         f"VERIFIED packet {fact['sequence']} of {data['chain']}: {fact['kind']}",
         *(f"  {key} {value}" for key, value in fact["body"].items()),
-        f"  block time {format_time(fact['stamp'])}, id {fact['head']}, trust tier {fact['tier']}",
+        f"  block time {format_time(fact['stamp'])}, id {fact['head']}, trust tier {fact['tier_text']}",
         (
             f"Proven at height {data['height']:,} ({format_time(data['time'])}) by {data['updates']} light-client update(s), one storage"
             f" proof and {data['packets']} packet(s)."
@@ -273,7 +273,7 @@ def describe_fact(verified: VerifiedFact) -> dict[str, Any]:
         "head": hex_of(fact.head),
         "commitment": hex_of(fact.commitment),
         "stamp": fact.stamp,
-        "tier": fact.tier.level,
+        **get_tier_data(fact.tier),
         "void": fact.void,
         "body": {} if fact.body is None else _to_plain(fact.body),
         "answers": {}

@@ -6,7 +6,7 @@ from typing import Any
 
 from messages.bodies import WIDEST_LIMITS, Ack, decode_inbox_body, get_kind
 from messages.errors import Rejected
-from relayer.commands.view import View
+from relayer.commands.view import View, get_tier_data
 from relayer.commands.words import KIND_NAMES, Speaker, get_reason_name
 from relayer.render import Answer, Table, format_age, format_time, hex_of
 from relayer.rules.quorum import get_proposer
@@ -63,7 +63,7 @@ def show_status(view: View, *, is_full: bool) -> Answer:
             f"{c['height']:,}" if c["height"] else "-",
             format_time(c["time"]) if c["time"] else "-",
             format_age(c["age_s"]) if c["height"] else "-",
-            f"{c['tier']}",
+            c["tier_text"],
             f"{c['outbox_sequence']:,}",
             f"{c['inbox_sequence']:,}",
             str(c["open_packets"]),
@@ -257,7 +257,7 @@ def show_packets(view: View, chain: str | None, last: int, *, is_full: bool) -> 
             p["kind"],
             p["text"],
             format_time(p["stamp"]),
-            str(p["tier"]),
+            p["tier_text"],
             f"{p['height']:,}",
         ]
         for p in outbox
@@ -338,7 +338,7 @@ def _describe_outbox(view: View, speaker: Speaker, fact: Any) -> dict[str, Any]:
         "void": fact.void,
         "head": hex_of(fact.head),
         "stamp": fact.stamp,
-        "tier": fact.tier.level,
+        **get_tier_data(fact.tier),
         "height": fact.height,
         "time": fact.time,
         "age_s": max(0, view.now - fact.time),

@@ -28,6 +28,7 @@ from messages.documents import (
     decode_document,
 )
 from messages.errors import Rejected
+from messages.outbox import TrustTier
 from messages.wire import decode_envelope
 from relayer.database import get_migration_names, open_reader, verify_migrations_known
 from relayer.migrations import store_migrations
@@ -49,6 +50,17 @@ LIVE_S = 300
 
 PRICE_MEMORY_S = 3 * 86_400
 TIERS = {1: "light client", 2: "staked header", 3: "attested", 4: "RPC quorum", 5: "RPC"}
+
+
+def describe_tier(tier: TrustTier) -> str:
+    """Text of a trust tier with its parameters (protocol.md 10): "1 light client", "3 attested 3/4"."""
+    name = f"{tier.level} {TIERS.get(tier.level, '?')}"
+    return f"{name} {tier.m}/{tier.n}" if tier.n else name
+
+
+def get_tier_data(tier: TrustTier) -> dict[str, object]:
+    """A trust tier for programs: its level, and m of n operators where it rests on their word (0 of 0 elsewhere)."""
+    return {"tier": tier.level, "tier_m": tier.m, "tier_n": tier.n, "tier_text": describe_tier(tier)}
 
 
 class ReadOnlyStore(Store):
@@ -263,7 +275,7 @@ class View:
         """Tier, height and age of what is known of a vault: goes with every number that is shown."""
         state, head = self.newest_states[vault_id], self.heads.get(vault_id)
         return {
-            "tier": state.tier_level,
+            **get_tier_data(state.tier),
             "height": 0 if head is None else head.point.height,
             "time": 0 if head is None else head.point.time,
             "age_s": 0 if head is None else max(0, self.now - head.point.time),

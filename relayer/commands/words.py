@@ -29,7 +29,7 @@ from messages.bodies import (
 )
 from messages.documents import AssetParameters
 from messages.ids import HOUSE, INSURANCE
-from relayer.commands.view import TIERS, View
+from relayer.commands.view import View
 from relayer.render import Names, format_age, format_amount, format_time, hex_of
 
 SYSTEM_NAMES: Mapping[bytes, str] = {HOUSE: "HOUSE", INSURANCE: "INSURANCE"}
@@ -186,10 +186,10 @@ class Speaker:
     def trust(self, vault_id: bytes) -> tuple[str, str, str]:
         """Texts (trust, height, age) of what is known of a vault."""
         trust = self.view.get_trust(vault_id)
-        level, height, age = trust["tier"], trust["height"], trust["age_s"]
-        if not isinstance(level, int) or not isinstance(height, int) or not isinstance(age, int):
+        height, age = trust["height"], trust["age_s"]
+        if not isinstance(height, int) or not isinstance(age, int):
             raise TypeError("trust holds whole numbers")
-        return f"{level} {TIERS.get(level, '?')}", f"{height:,}" if height else "-", format_age(age) if height else "-"
+        return str(trust["tier_text"]), f"{height:,}" if height else "-", format_age(age) if height else "-"
 
     def heading(self) -> str:
         """First line of an answer: whose records, and of when."""

@@ -444,7 +444,7 @@ class Context:
                         decimals=terms.decimals,
                         price_e8=self.asset_prices[vault_id, asset],
                         haircut_ppm=terms.haircut_ppm,
-                        tier_level=self.ledger.states[vault_id].tier_level,
+                        tier_level=self.ledger.states[vault_id].tier.level,
                         age_s=max(0, self.now - self.ledger.entries[vault_id].time),
                         stale_haircut_ppm_per_hour=terms.stale_haircut_ppm_per_hour,
                         peg_low_e8=terms.peg_low_e8,

@@ -2,6 +2,9 @@
 
 A mechanical binary form by the types of the fields: integers as length and minimal two's complement, byte strings with their
 length, tables sorted by their encoded keys. Decoding bounds every count by the bytes that are there, and encodes again to compare.
+
+A digest covers the level of a tier and not its m of n: around a rotation two honest nodes may fold one packet under heads that
+different operator sets attested. The stored form keeps m and n before the body; one of version 2, without them, is still read.
 """
 
 from __future__ import annotations
@@ -15,40 +18,54 @@ from typing import Any, Final
 
 from messages.errors import Rejected
 from messages.hashing import keccak256
+from messages.outbox import TrustTier
 from relayer.rules.vault_state import VaultState
 
-_MAGIC: Final = b"optsettle/state/2"
+_DIGEST_MAGIC: Final = b"optsettle/state/2"
+_MAGIC: Final = b"optsettle/state/3"
+_OPERATORS_BYTES: Final = 2  # m and n of the tier
 MAX_SNAPSHOT_BYTES: Final = 512 * 1024 * 1024
 
 
 def encode_vault_state(state: VaultState) -> bytes:
     """Return the snapshot of a state: deterministic, independent of the order in which tables were filled."""
-    out: list[bytes] = [_MAGIC]
-    _get_codec(VaultState)[0](state, out)
-    return b"".join(out)
+    return b"".join([_MAGIC, bytes([state.tier.m, state.tier.n]), *_encode_body(state)])
 
 
 def decode_vault_state(data: bytes) -> VaultState:
     """Return the state of a snapshot.
 
     Raises:
-        Rejected: not byte for byte what `encode_vault_state` gives; reason "malformed".
+        Rejected: not byte for byte what `encode_vault_state` gives, or gave in version 2; reason "malformed".
     """
-    if len(data) > MAX_SNAPSHOT_BYTES or data[: len(_MAGIC)] != _MAGIC:
+    if len(data) > MAX_SNAPSHOT_BYTES or data[: len(_MAGIC)] not in (_MAGIC, _DIGEST_MAGIC):
         raise _malformed("not a snapshot of this version")
+    is_old = data.startswith(_DIGEST_MAGIC)
     read = _Reader(data, len(_MAGIC))
+    m, n = (0, 0) if is_old else read.take(_OPERATORS_BYTES)
     try:
         state: VaultState = _get_codec(VaultState)[1](read)
     except (UnicodeDecodeError, TypeError) as error:
         raise _malformed(str(error)) from error
-    if read.at != len(data) or encode_vault_state(state) != data:
+    state = dataclasses.replace(state, tier=TrustTier(state.tier.level, m, n))
+    if read.at != len(data) or (_encode_digested(state) if is_old else encode_vault_state(state)) != data:
         raise _malformed("not the canonical form")
     return state
 
 
 def compute_state_digest(state: VaultState) -> bytes:
-    """Return keccak256 of the snapshot, 32 bytes."""
-    return keccak256(encode_vault_state(state))
+    """Return keccak256 of what all nodes agree on in a state, 32 bytes: everything but m and n of its tier."""
+    return keccak256(_encode_digested(state))
+
+
+def _encode_digested(state: VaultState) -> bytes:
+    return b"".join([_DIGEST_MAGIC, *_encode_body(state)])
+
+
+def _encode_body(state: VaultState) -> list[bytes]:
+    out: list[bytes] = []
+    _get_codec(VaultState)[0](state, out)
+    return out
 
 
 def _malformed(why: str) -> Rejected:
@@ -113,6 +130,8 @@ def _get_codec(hint: Any) -> tuple[_Encode, _Decode]:
         return _encode_bytes, _decode_bytes
     if hint is str:
         return lambda v, out: _encode_bytes(v.encode(), out), lambda read: _decode_bytes(read).decode()
+    if hint is TrustTier:
+        return lambda v, out: _encode_int(v.level, out), lambda read: TrustTier(_decode_int(read))
     if dataclasses.is_dataclass(hint):
         return _get_dataclass_codec(hint)
     if origin is types.UnionType:

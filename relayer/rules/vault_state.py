@@ -36,7 +36,7 @@ from messages.digests import compute_link_digest, compute_vault_id, recover_sign
 from messages.documents import VaultParameters
 from messages.errors import Rejected
 from messages.ids import HOUSE, INSURANCE, ZERO20, compute_due_id, get_evm_address
-from messages.outbox import Fact
+from messages.outbox import ATTESTED, Fact, TrustTier, combine_tiers
 
 HOUR_S: Final = 3_600
 DAY_S: Final = 86_400
@@ -48,6 +48,9 @@ TRADE_LIFE_S: Final = 86_400
 
 MAX_NOTES: Final = 64
 """How many of the latest voids, refusals and endings a state remembers, for `explain`."""
+
+ATTESTED_FAMILIES: Final = frozenset({"solana"})
+"""Families whose states nobody can prove: operators say what they read (protocol.md 11)."""
 
 Key = tuple[bytes, bytes]
 """(account, asset) or (account, series)."""
@@ -169,7 +172,8 @@ class VaultState:
     inbox_sequence: int
     accepted_at: int
     last_stamp: int
-    tier_level: int
+    tier: TrustTier
+    """The worst of all facts; before the first one, what facts of this vault will have."""
     free: Mapping[Key, int]
     claimable: Mapping[Key, int]
     positions: Mapping[Key, int]
@@ -211,6 +215,13 @@ def get_vault_id(vault: VaultParameters) -> bytes:
     return compute_vault_id(vault.chain, vault.account)
 
 
+def get_expected_tier(vault: VaultParameters) -> TrustTier:
+    """Return the tier that facts of a vault will have (protocol.md 11): its own light client, or the word of m of its n operators."""
+    if vault.family in ATTESTED_FAMILIES:
+        return TrustTier(ATTESTED, vault.threshold, len(vault.operators))
+    return TrustTier(1)
+
+
 def get_initial_state(vault: VaultParameters) -> VaultState:
     """Return the state of a vault right after its creation, before its first packet (vault.md 1)."""
     vault_id = get_vault_id(vault)
@@ -223,7 +234,7 @@ def get_initial_state(vault: VaultParameters) -> VaultState:
         inbox_sequence=0,
         accepted_at=vault.created_at,
         last_stamp=vault.created_at,
-        tier_level=1,
+        tier=get_expected_tier(vault),
         free={},
         claimable={},
         positions={},
@@ -409,10 +420,11 @@ def _apply_time(work: _Work, time: int) -> None:
 
 
 def _apply(work: _Work, fact: Fact) -> None:
+    # Combining takes the worst (protocol.md 10); before the first fact the tier was only what is expected.
+    work.tier = combine_tiers(work.tier, fact.tier) if work.outbox_sequence else fact.tier
     work.outbox_sequence, work.outbox_head = fact.sequence, fact.head
     # A vault's clock never falls; a proof of an earlier state could not have folded.
     work.last_stamp = max(work.last_stamp, fact.stamp)
-    work.tier_level = max(work.tier_level, fact.tier.level)
     _apply_time(work, fact.stamp)
     if fact.body is None:
         work.record_void(fact, fact.void or "no_body")

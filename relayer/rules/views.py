@@ -16,6 +16,7 @@ from messages.bodies import (
 from messages.documents import MarketSnapshot, OpenPackets, Parameters
 from messages.errors import Rejected
 from messages.ids import HOUSE, INSURANCE
+from messages.outbox import TrustTier
 from relayer.rules.ledger import Ledger, compute_backing
 from relayer.rules.lifecycle import PacketState, is_proven_absent
 from relayer.rules.margin.model import MarginResult, to_units_floor
@@ -36,7 +37,7 @@ class PositionRow:
     amount: int
     decimals: int
     definition: SeriesDefinition | None
-    tier_level: int
+    tier: TrustTier
     height: int
     time: int
 
@@ -60,16 +61,14 @@ def get_positions(ledger: Ledger, parameters: Parameters, portfolio: bytes | Non
             places: int,
             definition: SeriesDefinition | None = None,
             vault_id: bytes = vault_id,
-            tier_level: int = state.tier_level,
+            tier: TrustTier = state.tier,
             height: int = entry.height,
             time: int = entry.time,
         ) -> None:
             owner = ledger.portfolio_of.get((vault_id, account), account)
             if portfolio is None or owner == portfolio:
                 rows.append(
-                    PositionRow(
-                        owner, vault_id, account, kind, item, amount, places, definition, tier_level, height, time
-                    )
+                    PositionRow(owner, vault_id, account, kind, item, amount, places, definition, tier, height, time)
                 )
 
         for (account, asset), amount in state.free.items():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from messages.bodies import (
     Ack,
@@ -28,7 +31,9 @@ from messages.bodies import (
     make_outbox_packet,
 )
 from messages.errors import Conflict, Rejected
+from messages.hashing import keccak256
 from messages.ids import HOUSE, INSURANCE, compute_due_id, compute_own_portfolio
+from messages.outbox import TrustTier, combine_tiers
 from messages.packet import Packet, compute_commitment
 from relayer.rules.ledger import (
     apply_fact,
@@ -36,6 +41,7 @@ from relayer.rules.ledger import (
     compute_backing,
     compute_ledger,
     compute_ledger_digest,
+    compute_state_digest,
     decode_vault_state,
     encode_vault_state,
     get_initial_state,
@@ -466,8 +472,66 @@ def test_a_ledger_digest_sees_one_unit():
 
 def test_tier_of_a_vault_is_the_worst_of_its_facts():
     outbox = make_outbox()
-    assert fold(outbox).tier_level == 1
+    assert fold(outbox).tier == TrustTier(1)
     facts = make_facts(outbox.vault_id, outbox.packets, tier=3)
-    assert apply_facts(get_initial_state(VAULT), facts).tier_level == 3
+    assert apply_facts(get_initial_state(VAULT), facts).tier == TrustTier(3, 3, 4)
     assert isinstance(outbox.packets[0][0], Packet)
     assert UNIT == 10**6
+
+
+TIERS = st.builds(TrustTier, st.integers(1, 3), st.integers(0, 20), st.integers(0, 20))
+
+
+@given(st.lists(TIERS, min_size=1, max_size=6), st.randoms(use_true_random=False))
+def test_a_later_better_proof_of_other_facts_never_makes_a_vault_look_better(tiers, rnd):
+    outbox = Outbox(VAULT)
+    for amount in range(1, len(tiers) + 1):
+        outbox.put(Deposited(ALICE, TOKEN, amount))
+    facts = outbox.facts()
+    state = apply_facts(get_initial_state(VAULT), [replace(f, tier=tier) for f, tier in zip(facts, tiers, strict=True)])
+    assert state.tier in tiers
+    assert state.tier.level == max(tier.level for tier in tiers)
+    assert all(state.tier.sort_key >= tier.sort_key for tier in tiers)
+    rnd.shuffle(tiers)
+    assert functools.reduce(combine_tiers, tiers) == state.tier, "the order of combining changes nothing"
+
+
+def test_fewer_signatures_are_the_worse_word_and_of_equal_ones_those_of_the_larger_set():
+    assert combine_tiers(TrustTier(3, 3, 4), TrustTier(3, 5, 7)) == TrustTier(3, 3, 4)
+    assert combine_tiers(TrustTier(3, 5, 7), TrustTier(3, 5, 6)) == TrustTier(3, 5, 7)
+    assert combine_tiers(TrustTier(3, 7, 7), TrustTier(2)) == TrustTier(3, 7, 7)
+
+
+@pytest.mark.parametrize(
+    ("family", "tier"), [("evm", TrustTier(1)), ("cosmos", TrustTier(1)), ("solana", TrustTier(3, 3, 4))]
+)
+def test_a_vault_without_facts_has_the_tier_that_its_family_will_give(family, tier):
+    assert get_initial_state(replace(VAULT, family=family)).tier == tier
+
+
+def test_what_is_expected_of_a_vault_is_no_fact_and_its_first_fact_decides():
+    facts = make_outbox().facts()
+    state = apply_facts(get_initial_state(replace(VAULT, family="solana")), facts)
+    assert state.tier == TrustTier(1)
+
+
+def test_a_snapshot_keeps_m_of_n_and_the_digest_that_nodes_compare_covers_the_level_alone():
+    state = fold(make_outbox())
+    three, five, staked = (replace(state, tier=TrustTier(*t)) for t in ((3, 3, 4), (3, 5, 7), (2,)))
+    for one in (state, three, five, staked):
+        assert decode_vault_state(encode_vault_state(one)) == one
+    assert len({encode_vault_state(one) for one in (state, three, five, staked)}) == 4
+    # around a rotation two honest nodes may fold one packet under heads that different sets attested
+    assert compute_state_digest(three) == compute_state_digest(five)
+    assert len({compute_state_digest(one) for one in (state, three, staked)}) == 3
+
+
+def test_a_snapshot_of_version_2_is_still_read_and_its_digest_is_what_it_was():
+    state = fold(make_outbox())
+    old = b"optsettle/state/2" + encode_vault_state(state)[19:]
+    assert decode_vault_state(old) == state
+    assert compute_state_digest(state) == keccak256(old)
+    with pytest.raises(Rejected):
+        decode_vault_state(b"optsettle/state/1" + old[17:])
+    with pytest.raises(Rejected):
+        decode_vault_state(old + b"\0")
