@@ -2,7 +2,7 @@
 
 Two agreements are judged here. First an operator's own: its endpoints must agree before it signs. Then the committee's: m distinct
 operators whose heads lie on one history. The cut takes the lowest sequence, slot and clock of the m, so that every one of them has seen at
-least that much.
+least that much; what a set of several numbers says of time, see `verify_update`.
 
 Source: protocol.md 11, ibc-v2.md 8 (hardening 4 to 6), incidents.md 1E.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import pairwise
 
@@ -32,6 +32,9 @@ from messages.outbox import compute_next_head
 MIN_ENDPOINTS = 4
 """data.md: three must agree, so that one endpoint may lie or be away."""
 MAX_CLOCK_AHEAD_S = 30
+MAX_SLOTS_BEHIND = 64
+"""Slots that an endpoint may be behind the median of them: two epochs of finality; farther back it is out of order, or lies about time."""
+MAX_CLOCK_BEHIND_S = 30
 UINT64_MAX = 2**64 - 1
 ZERO32 = bytes(32)
 
@@ -105,11 +108,28 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Fault:
+    """What an endpoint's answer did against the others': "other_head", "missing", "behind" or "future", with the words for people."""
+
+    source: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
 class Agreement:
-    """What enough endpoints agree on, and the sources that said something else about the same number."""
+    """What enough endpoints agree on, and what was wrong with the answers of the others."""
 
     observation: Observation
-    against: tuple[str, ...]
+    faults: tuple[Fault, ...]
+
+
+class NoAgreement(Unavailable):
+    """No state has enough endpoints behind it; ``faults`` names those whose answers can be held against them all the same."""
+
+    def __init__(self, what: str, faults: tuple[Fault, ...], *, got: object, expected: object, reason: str) -> None:
+        super().__init__(what, got=got, expected=expected, reason=reason)
+        self.faults = faults
 
 
 def compute_needed(endpoints: int) -> int:
@@ -119,35 +139,94 @@ def compute_needed(endpoints: int) -> int:
     return 2 * endpoints // 3 + 1
 
 
-def compute_agreement(readings: Sequence[Reading]) -> Agreement:
-    """The state that enough endpoints found: one (sequence, head), with the lowest slot and clock at which one of them saw it.
+def compute_agreement(readings: Sequence[Reading], now: int) -> Agreement:
+    """The state that enough endpoints found: one (sequence, head), with the lowest slot and the lowest clock at which one of them saw it.
 
-    An endpoint that is behind counts neither for nor against; one with another head for the same number is named. One answer per source.
+    An answer that is far behind the others, or of the future, is no answer: else a single endpoint that understates its slot would hold
+    this operator's time where it likes. Of the rest the lowest slot and the lowest clock count, each by itself: no number of liars that
+    still leaves one honest endpoint among those that agree can make an absence look longer than it was.
+
+    Args:
+        readings: one for each configured endpoint.
+        now: unix seconds; clocks may be `MAX_CLOCK_AHEAD_S` ahead of it.
 
     Raises:
-        Unavailable: "abstain" (no state has enough endpoints behind it: sign nothing), "vault_missing" (enough say there is no vault).
+        NoAgreement: "abstain" (no state has enough endpoints behind it: sign nothing), "vault_missing" (enough say there is no vault).
+        Rejected: "bad_config", a source answered twice or there are too few.
     """
     needed = compute_needed(len(readings))
     if len({reading.source for reading in readings}) != len(readings):
         raise Rejected("a source answered twice", got=len(readings), reason="bad_config")
+    late = find_late(readings, now)
+    faults = {fault.source: fault for fault in (*late, *find_contradictions(readings))}
+    named = tuple(faults[reading.source] for reading in readings if reading.source in faults)
     if sum(reading.kind is Kind.MISSING for reading in readings) >= needed:
-        raise Unavailable("the vault does not exist, say its endpoints", expected=needed, reason="vault_missing")
-    found = [(reading.source, reading.observation) for reading in readings if reading.observation is not None]
-    votes = Counter((o.sequence, o.head) for _, o in found)
+        raise NoAgreement(
+            "the vault does not exist, say its endpoints", named, got=None, expected=needed, reason="vault_missing"
+        )
+    unheard = {fault.source for fault in late}
+    found = [r.observation for r in readings if r.observation is not None and r.source not in unheard]
+    votes = Counter((o.sequence, o.head) for o in found)
     agreed = [place for place, count in votes.items() if count >= needed]
     if not agreed:
-        raise Unavailable(
+        raise NoAgreement(
             "the endpoints do not agree on one state: nothing is signed",
+            named,
             got=dict(Counter(reading.kind.value for reading in readings)),
             expected=f"{needed} of {len(readings)} with one head",
             reason="abstain",
         )
     ((sequence, head),) = agreed  # more than half agree: there is one
-    same = [o for _, o in found if (o.sequence, o.head) == (sequence, head)]
-    # The earliest at which the state was seen: a claim that every one of these endpoints bears out.
-    slot, clock = min((o.slot, o.clock) for o in same)
-    against = tuple(source for source, o in found if o.sequence == sequence and o.head != head)
-    return Agreement(Observation(same[0].vault_id, slot, clock, sequence, head), against)
+    same = [o for o in found if (o.sequence, o.head) == (sequence, head)]
+    slot, clock = min(o.slot for o in same), min(o.clock for o in same)
+    return Agreement(Observation(same[0].vault_id, slot, clock, sequence, head), named)
+
+
+def find_late(readings: Sequence[Reading], now: int) -> tuple[Fault, ...]:
+    """Answers far behind the median slot or clock ("behind"), and those with a clock of the future ("future").
+
+    With enough answers the lower median lies between those of two honest endpoints: needed > 2 (k - needed).
+    """
+    found = [(reading.source, reading.observation) for reading in readings if reading.observation is not None]
+    latest = now + MAX_CLOCK_AHEAD_S
+    future = tuple(
+        Fault(source, "future", f"a clock {o.clock - now} s ahead of this node's")
+        for source, o in found
+        if o.clock > latest
+    )
+    rest = [(source, o) for source, o in found if o.clock <= latest]
+    if not rest:
+        return future
+    slot = sorted(o.slot for _, o in rest)[(len(rest) - 1) // 2]
+    clock = sorted(o.clock for _, o in rest)[(len(rest) - 1) // 2]
+    behind = tuple(
+        Fault(source, "behind", f"{slot - o.slot} slots and {clock - o.clock} s behind the other endpoints")
+        for source, o in rest
+        if o.slot < slot - MAX_SLOTS_BEHIND or o.clock < clock - MAX_CLOCK_BEHIND_S
+    )
+    return future + behind
+
+
+def find_contradictions(readings: Sequence[Reading]) -> tuple[Fault, ...]:
+    """Answers that can't be true beside those of as many others or more: another head for the number ("other_head"), no vault ("missing").
+
+    Where two answers weigh the same, both are named: one of them lies.
+    """
+    heads = Counter((r.observation.sequence, r.observation.head) for r in readings if r.observation is not None)
+    count_found, count_missing = sum(heads.values()), sum(r.kind is Kind.MISSING for r in readings)
+    faults = []
+    for reading in readings:
+        o = reading.observation
+        if o is not None:
+            most = max(
+                (n for (sequence, head), n in heads.items() if sequence == o.sequence and head != o.head), default=0
+            )
+            if most >= heads[o.sequence, o.head]:
+                detail = f"head 0x{o.head.hex()} for number {o.sequence}, where {most} say otherwise"
+                faults.append(Fault(reading.source, "other_head", detail))
+        elif reading.kind is Kind.MISSING and count_found >= count_missing:
+            faults.append(Fault(reading.source, "missing", f"no vault there, where {count_found} found it"))
+    return tuple(faults)
 
 
 # ---- what m operators stand for ---------------------------------------------------------------------------------------
@@ -220,23 +299,44 @@ def _verify_links(seen: Sequence[Observation], commitments: Sequence[bytes]) -> 
             )
 
 
+def is_one_number(update: Attested) -> bool:
+    """Whether all its operators saw the vault at one number; only then it says that nothing came after it."""
+    return len({signed.observation.sequence for signed in update.observations}) == 1
+
+
 def verify_update(trusted: Trusted, sets: Sequence[OperatorSet], update: Attested, now: int) -> Trusted:
     """The next state that counts; ``now`` in unix seconds.
+
+    Operators at several numbers stand for the history up to the lowest of them, and only those at that number say that it was the last one.
+    One liar with the lowest number and a late clock could make an absence out of that. So such a set moves the number and not the clock:
+    time goes by with m operators at one number.
 
     Rejected: "future", "old" (sequence, slot or clock below what counts already, or nothing new), and the reasons of `verify_attested`.
     Conflict ("two_heads"): m operators stand for another head of the number that is on record.
     """
-    after = verify_first(trusted.vault_id, sets, update, now)
+    after = _verify_in_force(trusted.vault_id, sets, update, now)
     if after.sequence == trusted.sequence and after.head != trusted.head:
         raise Conflict("operators stand for two heads", got=after.head, expected=trusted.head, reason="two_heads")
     pairs = ((after.sequence, trusted.sequence), (after.slot, trusted.slot), (after.clock, trusted.clock))
-    if any(new < known for new, known in pairs) or all(new == known for new, known in pairs):
+    is_one = is_one_number(update)
+    is_new = any(new > known for new, known in pairs) if is_one else after.sequence > trusted.sequence
+    if any(new < known for new, known in pairs) or not is_new:
         raise Rejected("a state of the past", got=pairs[0], expected=f">= {trusted.sequence}, newer", reason="old")
-    return after
+    return after if is_one else replace(after, clock=trusted.clock)
 
 
 def verify_first(vault_id: bytes, sets: Sequence[OperatorSet], update: Attested, now: int) -> Trusted:
-    """The first state that counts: `verify_attested` by the set in force at its clock; Rejected also "future", "no_set"."""
+    """The first state that counts: `verify_attested` by the set in force at its clock; Rejected also "future", "no_set", "mixed".
+
+    There is no time on record yet that a set of several numbers could leave as it is (`verify_update`): "mixed".
+    """
+    after = _verify_in_force(vault_id, sets, update, now)
+    if not is_one_number(update):
+        raise Rejected("the first state needs m operators at one number", got=len(update.commitments), reason="mixed")
+    return after
+
+
+def _verify_in_force(vault_id: bytes, sets: Sequence[OperatorSet], update: Attested, now: int) -> Trusted:
     if not update.observations:
         raise Rejected("no operator stands for this", got=0, reason="too_few")
     clock = min(signed.observation.clock for signed in update.observations)
@@ -245,20 +345,75 @@ def verify_first(vault_id: bytes, sets: Sequence[OperatorSet], update: Attested,
     return verify_attested(vault_id, get_operator_set(sets, clock), update)
 
 
+def verify_standing(trusted: Trusted, sets: Sequence[OperatorSet], evidence: Attested) -> None:
+    """Check that these observations are those of a trusted state; Rejected ("wrong_evidence") and the reasons of `verify_attested`."""
+    clock = min((signed.observation.clock for signed in evidence.observations), default=0)
+    found = verify_attested(trusted.vault_id, get_operator_set(sets, clock), evidence)
+    clock = found.clock if is_one_number(evidence) else min(found.clock, trusted.clock)
+    if replace(found, clock=clock) != trusted:
+        raise Rejected("observations of another state", got=found.sequence, reason="wrong_evidence")
+
+
 def choose_attested(
-    observations: Sequence[SignedObservation], threshold: int, commitments: Sequence[bytes], after_sequence: int
+    observations: Sequence[SignedObservation],
+    threshold: int,
+    commitments: Sequence[bytes],
+    after_sequence: int,
+    trusted: Trusted | None = None,
 ) -> Attested | None:
-    """The best m of the observations at hand: one an operator, all on one history, the highest numbers first.
+    """The best m of the observations at hand, one an operator, that make a newer state count (`verify_update`, `verify_first`).
+
+    First m operators at one number, the highest where they are: they move time. Else m operators on one history, highest numbers first.
 
     Args:
-        observations: verified ones of one vault; of an operator only its newest counts.
+        observations: verified ones of one vault, several of each operator.
         threshold: m.
         commitments: those of the packets ``after_sequence + 1``, ``+ 2`` ..., as far as this node has them.
         after_sequence: number of the packet before the first commitment.
+        trusted: what counts already; None before the first, when only operators at one number count.
 
     Returns:
-        None where no m of them agree, or the packets between them are not at hand.
+        None where no m of them agree on anything newer, or the packets between them are not at hand.
     """
+    if trusted is not None:
+        # one observation below what counts would make a set "old", however good the others are
+        observations = [signed for signed in observations if _is_not_below(signed.observation, trusted)]
+    chosen = _choose_one_number(observations, threshold, trusted)
+    if chosen is not None or trusted is None:
+        return chosen
+    newer = [signed for signed in observations if signed.observation.sequence > trusted.sequence]
+    return _choose_one_history(newer, threshold, commitments, after_sequence)
+
+
+def _is_not_below(o: Observation, trusted: Trusted) -> bool:
+    return o.sequence >= trusted.sequence and o.slot >= trusted.slot and o.clock >= trusted.clock
+
+
+def _choose_one_number(
+    observations: Sequence[SignedObservation], threshold: int, trusted: Trusted | None
+) -> Attested | None:
+    """M operators at the highest number that m have seen with one head, each by its latest look at it."""
+    places: dict[tuple[int, bytes], dict[bytes, SignedObservation]] = {}
+    for signed in observations:
+        o = signed.observation
+        latest = places.setdefault((o.sequence, o.head), {})
+        known = latest.get(signed.operator)
+        if known is None or _get_order(known.observation) < _get_order(o):
+            latest[signed.operator] = signed
+    for place in sorted(places, reverse=True):
+        ranked = sorted(places[place].values(), key=lambda s: (_get_order(s.observation), s.operator), reverse=True)
+        chosen = ranked[:threshold]
+        if len(chosen) < threshold:
+            continue
+        slot, clock = min(s.observation.slot for s in chosen), min(s.observation.clock for s in chosen)
+        if trusted is None or (place[0], slot, clock) != (trusted.sequence, trusted.slot, trusted.clock):
+            return Attested(tuple(sorted(chosen, key=lambda s: s.operator)))
+    return None
+
+
+def _choose_one_history(
+    observations: Sequence[SignedObservation], threshold: int, commitments: Sequence[bytes], after_sequence: int
+) -> Attested | None:
     newest: dict[bytes, SignedObservation] = {}
     for signed in observations:
         known = newest.get(signed.operator)

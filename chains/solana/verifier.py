@@ -88,11 +88,7 @@ class SolanaVerifier(Verifier[Attested, Trusted, Attested, Attested]):
             raise Rejected(
                 "not the number that counts", got=head.sequence, expected=trusted.sequence, reason="wrong_number"
             )
-        found = observations.verify_attested(
-            self._rules.vault_id, observations.get_operator_set(self._rules.sets, trusted.clock), proof
-        )
-        if found != trusted:
-            raise Rejected("observations of another state", got=found.sequence, reason="wrong_evidence")
+        observations.verify_standing(trusted, self._rules.sets, proof)
         return proofs.verify_head(trusted, head.head, codec.encode_attested(proof), chain=ChainId(self._rules.chain))
 
     def get_point(self, trusted: Trusted) -> Point:

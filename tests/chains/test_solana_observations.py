@@ -10,7 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chains.solana.observations import (
+    MAX_CLOCK_AHEAD_S,
+    MAX_CLOCK_BEHIND_S,
+    MAX_SLOTS_BEHIND,
+    Agreement,
     Kind,
+    NoAgreement,
     Reading,
     choose_attested,
     compute_agreement,
@@ -70,11 +75,15 @@ def change(update, **changes):
     return replace(update, **changes)
 
 
+FOUR = [observe(key, 4, 100 + i, NOW + i) for i, key in enumerate(OPERATOR_KEYS[:3])]
 THREE = [observe(key, 4 + i, 100 + i, NOW + i) for i, key in enumerate(OPERATOR_KEYS[:3])]
 
 
+FIRST = verify_first(VAULT, SETS, attest(*(observe(key, 3, 50, NOW - 50) for key in OPERATOR_KEYS[:3])), NOW)
+
+
 def test_three_operators_count_at_the_lowest_of_what_they_saw():
-    trusted = verify_first(VAULT, SETS, attest(*THREE), NOW)
+    trusted = verify_attested(VAULT, SETS[0], attest(*THREE))
     assert (trusted.sequence, trusted.slot, trusted.clock, trusted.head) == (4, 100, NOW, HEADS[4])
     proven = verify_head(trusted, HEADS[4], b"evidence", chain=ChainId("solana:x"))
     assert (proven.tier, proven.header_hash, proven.height, proven.time) == (TrustTier(3, 3, 4), bytes(32), 100, NOW)
@@ -101,8 +110,8 @@ def test_three_operators_count_at_the_lowest_of_what_they_saw():
 )
 def test_anything_less_than_three_on_one_history_is_refused(spoil, reason):
     good = attest(*THREE)
-    assert verify_first(VAULT, SETS, good, NOW).sequence == 4
-    assert get_reason(verify_first, VAULT, SETS, spoil(good), NOW) == reason
+    assert verify_update(FIRST, SETS, good, NOW).sequence == 4
+    assert get_reason(verify_update, FIRST, SETS, spoil(good), NOW) == reason
 
 
 def test_a_signature_is_worth_nothing_for_another_vault_slot_clock_number_or_head():
@@ -138,12 +147,12 @@ def test_what_no_reading_can_be_is_never_signed(observation):
 
 
 def test_what_counts_only_moves_forward_and_two_heads_are_a_conflict():
-    trusted = verify_first(VAULT, SETS, attest(*THREE), NOW)
+    trusted = verify_first(VAULT, SETS, attest(*FOUR), NOW)
     same_later = [observe(key, 4, 200, NOW + 10) for key in OPERATOR_KEYS[:3]]
     later = verify_update(trusted, SETS, attest(*same_later), NOW)
     assert (later.sequence, later.slot, later.clock) == (4, 200, NOW + 10)
-    assert get_reason(verify_update, later, SETS, attest(*THREE), NOW) == "old"
-    assert get_reason(verify_update, trusted, SETS, attest(*THREE), NOW) == "old"
+    assert get_reason(verify_update, later, SETS, attest(*FOUR), NOW) == "old"
+    assert get_reason(verify_update, trusted, SETS, attest(*FOUR), NOW) == "old"
     back = [observe(key, 5, 300, NOW - 1) for key in OPERATOR_KEYS[:3]]
     assert get_reason(verify_update, trusted, SETS, attest(*back), NOW) == "old"
     other = [observe(key, 6, 300, NOW + 20, FORKED) for key in OPERATOR_KEYS[:3]]
@@ -152,8 +161,8 @@ def test_what_counts_only_moves_forward_and_two_heads_are_a_conflict():
 
 
 def test_a_clock_of_the_future_and_a_time_without_operators_are_refused():
-    assert get_reason(verify_first, VAULT, SETS, attest(*THREE), NOW - 31) == "future"
-    verify_first(VAULT, SETS, attest(*THREE), NOW - 30)
+    assert get_reason(verify_first, VAULT, SETS, attest(*FOUR), NOW - 31) == "future"
+    verify_first(VAULT, SETS, attest(*FOUR), NOW - 30)
     early = [observe(key, 4, 100, NOW - 1001) for key in OPERATOR_KEYS[:3]]
     assert get_reason(verify_first, VAULT, SETS, attest(*early), NOW) == "no_set"
 
@@ -184,38 +193,172 @@ def read(source, sequence=5, slot=100, clock=NOW, heads=HEADS):
     return Reading(source, Kind.FOUND, Observation(VAULT, slot, clock, sequence, heads[sequence]))
 
 
+def get_faults(agreement):
+    return [(fault.source, fault.reason) for fault in agreement.faults]
+
+
 def test_three_of_four_endpoints_make_a_reading_and_the_odd_one_is_named():
     readings = [read("a", slot=103, clock=NOW + 2), read("b"), read("c", slot=101, clock=NOW + 1)]
-    for fourth, against in (
-        (read("d", 6), ()),
-        (Reading("d", Kind.ERRORED), ()),
-        (read("d", 6, heads=FORKED), ()),
-        (read("d", 5, heads=make_heads([b"\1" * 32] * 5)), ("d",)),
+    for fourth, faults in (
+        (read("d", 6), []),
+        (Reading("d", Kind.ERRORED), []),
+        (Reading("d", Kind.MISSING), [("d", "missing")]),
+        (read("d", 6, heads=FORKED), []),
+        (read("d", 5, heads=make_heads([b"\1" * 32] * 5)), [("d", "other_head")]),
     ):
-        found = compute_agreement([*readings, fourth])
+        found = compute_agreement([*readings, fourth], NOW)
         assert found.observation == Observation(VAULT, 100, NOW, 5, HEADS[5])
-        assert found.against == against
+        assert get_faults(found) == faults
+
+
+def test_an_endpoint_far_behind_is_named_and_does_not_hold_the_others_time():
+    readings = [read(source, slot=1000, clock=NOW) for source in "abc"]
+    for slot, clock in ((1000 - MAX_SLOTS_BEHIND - 1, NOW), (1000, NOW - MAX_CLOCK_BEHIND_S - 1), (1, 1)):
+        found = compute_agreement([*readings, read("d", slot=slot, clock=clock)], NOW)
+        assert (found.observation.slot, found.observation.clock) == (1000, NOW)
+        assert get_faults(found) == [("d", "behind")]
+    near = read("d", slot=1000 - MAX_SLOTS_BEHIND, clock=NOW - MAX_CLOCK_BEHIND_S)
+    found = compute_agreement([*readings, near], NOW)
+    assert (found.observation.slot, found.observation.clock, found.faults) == (
+        near.observation.slot,
+        near.observation.clock,
+        (),
+    )
+
+
+def test_an_endpoint_whose_clock_is_of_the_future_is_named_and_is_no_part_of_the_agreement():
+    readings = [read(source) for source in "abc"]
+    assert get_faults(compute_agreement([*readings, read("d", clock=NOW + MAX_CLOCK_AHEAD_S)], NOW)) == []
+    ahead = read("d", clock=NOW + MAX_CLOCK_AHEAD_S + 1)
+    assert get_faults(compute_agreement([*readings, ahead], NOW)) == [("d", "future")]
+    with pytest.raises(NoAgreement) as caught:
+        compute_agreement([*readings[:2], ahead, Reading("c", Kind.ERRORED)], NOW)
+    assert (caught.value.reason, get_faults(caught.value)) == ("abstain", [("d", "future")])
+
+
+def test_the_lowest_slot_of_a_liar_does_not_bring_its_clock_with_it():
+    """One of three that agree says the lowest slot and the latest clock: the pair of the lowest slot would be the liar's clock."""
+    readings = [
+        read("a", slot=100),
+        read("b", slot=101),
+        read("c", slot=99, clock=NOW + 25),
+        Reading("d", Kind.ERRORED),
+    ]
+    assert min((r.observation.slot, r.observation.clock) for r in readings[:3]) == (
+        99,
+        NOW + 25,
+    )  # what a pair would say
+    assert compute_agreement(readings, NOW).observation.clock == NOW
 
 
 def test_two_of_four_are_not_enough_and_nothing_is_signed():
     readings = [read("a"), read("b"), read("c", 6), Reading("d", Kind.MISSING)]
-    assert get_reason(compute_agreement, readings, error=Unavailable) == "abstain"
+    with pytest.raises(Unavailable) as caught:
+        compute_agreement(readings, NOW)
+    assert (caught.value.reason, get_faults(caught.value)) == ("abstain", [("d", "missing")])
+    torn = [read("a"), read("b"), *(read(s, heads=make_heads([b"\1" * 32] * 5)) for s in "cd")]
+    with pytest.raises(NoAgreement) as caught:
+        compute_agreement(torn, NOW)
+    assert get_faults(caught.value) == [(source, "other_head") for source in "abcd"]
     missing = [Reading(source, Kind.MISSING) for source in "abc"]
-    assert get_reason(compute_agreement, [*missing, read("d")], error=Unavailable) == "vault_missing"
+    assert get_reason(compute_agreement, [*missing, read("d")], NOW, error=Unavailable) == "vault_missing"
 
 
 def test_fewer_than_four_endpoints_and_a_repeated_one_are_refused():
     assert [compute_needed(k) for k in (4, 5, 6, 7)] == [3, 4, 5, 5]
     assert get_reason(compute_needed, 3) == "bad_config"
-    assert get_reason(compute_agreement, [read("a"), read("a"), read("b"), read("c")]) == "bad_config"
+    assert get_reason(compute_agreement, [read("a"), read("a"), read("b"), read("c")], NOW) == "bad_config"
+
+
+def get_sequence_at(clock, steps):
+    """How many packets a history has at a time, packet i coming at steps[i]."""
+    return sum(step <= clock for step in steps)
+
+
+def agree_as_a_pair_of_the_lowest_slot(readings, now):
+    """A vulnerable twin: all that have one head, and the clock that belongs to the lowest slot."""
+    del now
+    votes = {}
+    for r in readings:
+        if r.observation is not None:
+            votes.setdefault((r.observation.sequence, r.observation.head), []).append(r.observation)
+    enough = [same for same in votes.values() if len(same) >= compute_needed(len(readings))]
+    if not enough:
+        raise NoAgreement("no", (), got=None, expected=None, reason="abstain")
+    slot, clock = min((o.slot, o.clock) for o in enough[0])
+    return Agreement(Observation(VAULT, slot, clock, enough[0][0].sequence, enough[0][0].head), ())
+
+
+@st.composite
+def worlds(draw):
+    """A history, honest endpoints that read it at times of their own, and up to k - needed liars that say anything."""
+    k = draw(st.integers(4, 10))
+    steps = sorted(draw(st.lists(st.integers(NOW - 60, NOW), min_size=5, max_size=12)))
+    liars = draw(st.integers(0, k - compute_needed(k)))
+    readings = []
+    for i in range(k):
+        if i < liars:
+            sequence = draw(st.integers(1, 12))
+            slot, clock = draw(st.integers(1, 2**64 - 1)), draw(st.integers(1, NOW + 1000))
+            readings.append(read(f"{i}", sequence, slot, clock, draw(st.sampled_from([HEADS, FORKED]))))
+        elif draw(st.integers(0, 9)) == 0:
+            readings.append(Reading(f"{i}", draw(st.sampled_from([Kind.ERRORED, Kind.MISSING]))))
+        else:
+            clock = NOW - draw(st.integers(0, 12))
+            readings.append(read(f"{i}", get_sequence_at(clock, steps), 10_000 + (clock - NOW) * 2, clock))
+    return readings, steps, liars, draw(st.integers(0, 1000))
+
+
+def verify_no_overstatement(readings, steps, agree):
+    """Whatever is agreed on: the head is on the history, and at the clock named no later packet was there."""
+    try:
+        o = agree(readings, NOW).observation
+    except Unavailable:
+        return
+    assert o.head == HEADS[o.sequence]
+    assert o.clock <= NOW
+    assert get_sequence_at(o.clock, steps) <= o.sequence
+
+
+@settings(max_examples=150, deadline=None)
+@given(world=worlds())
+def test_no_liars_that_may_be_there_make_an_absence_longer_than_it_was(world):
+    readings, steps, _, seed = world
+    random.Random(seed).shuffle(readings)
+    verify_no_overstatement(readings, steps, compute_agreement)
+
+
+def test_the_twin_that_pairs_slot_and_clock_lets_one_liar_overstate_an_absence():
+    steps = [NOW - 50] * 5 + [NOW - 1]
+    readings = [read("0", 5, 1, NOW + 900), *(read(str(i), 5, 9_990, NOW - 5) for i in range(1, 4))]
+    verify_no_overstatement(readings, steps, compute_agreement)
+    with pytest.raises(AssertionError):
+        verify_no_overstatement(readings, steps, agree_as_a_pair_of_the_lowest_slot)
+
+
+@settings(max_examples=100, deadline=None)
+@given(world=worlds(), sequence=st.integers(5, 12))
+def test_liars_that_may_be_there_never_hold_back_the_time_of_honest_endpoints_that_agree(world, sequence):
+    readings, _, liars, seed = world
+    honest = [r for i, r in enumerate(readings) if i >= liars]
+    agreed = [read(r.source, sequence, 10_000, NOW - i) for i, r in enumerate(honest)]
+    shuffled = [*readings[:liars], *agreed]
+    random.Random(seed).shuffle(shuffled)
+    found = compute_agreement(shuffled, NOW)
+    assert (found.observation.sequence, found.observation.head) == (sequence, HEADS[sequence])
+    assert found.observation.clock >= NOW - len(honest) - MAX_CLOCK_BEHIND_S
+    assert found.observation.slot >= 10_000 - MAX_SLOTS_BEHIND
+    assert not {fault.source for fault in found.faults} & {r.source for r in agreed}
 
 
 # ---- choosing ---------------------------------------------------------------------------------------------------------
 
+BEGIN = verify_first(VAULT, SETS, attest(*(observe(key, 0, 1, NOW - 100) for key in OPERATOR_KEYS[:3])), NOW)
+
 
 @settings(max_examples=80, deadline=None)
 @given(
-    numbers=st.lists(st.integers(0, 12), min_size=4, max_size=4),
+    numbers=st.lists(st.integers(1, 12), min_size=4, max_size=4),
     liar=st.integers(0, 3),
     seed=st.integers(0, 1000),
 )
@@ -225,22 +368,89 @@ def test_with_one_liar_of_four_the_honest_three_always_count_and_the_liar_never_
         for i, (key, n) in enumerate(zip(OPERATOR_KEYS, numbers, strict=True))
     ]
     random.Random(seed).shuffle(observations)
-    chosen = choose_attested(observations, 3, COMMITMENTS, 0)
+    chosen = choose_attested(observations, 3, COMMITMENTS, 0, BEGIN)
     assert chosen is not None
-    trusted = verify_attested(VAULT, SETS[0], chosen)
+    trusted = verify_update(BEGIN, SETS, chosen, NOW)
     assert trusted.head == HEADS[trusted.sequence]
     assert trusted.sequence >= min(n for i, n in enumerate(numbers) if i != liar)
 
 
 def test_without_the_packets_between_them_operators_do_not_agree():
     spread = [observe(key, n) for key, n in zip(OPERATOR_KEYS[:3], (3, 5, 7), strict=True)]
-    assert choose_attested(spread, 3, COMMITMENTS[:5], 0) is None
-    assert choose_attested(spread, 3, COMMITMENTS[3:], 3) is not None
-    assert choose_attested(spread[:2], 3, COMMITMENTS, 0) is None
+    assert choose_attested(spread, 3, COMMITMENTS[:5], 0, BEGIN) is None
+    assert choose_attested(spread, 3, COMMITMENTS[3:], 3, BEGIN) is not None
+    assert choose_attested(spread, 3, COMMITMENTS[3:], 3) is None  # no first state of several numbers
+    assert choose_attested(spread[:2], 3, COMMITMENTS, 0, BEGIN) is None
     same = [observe(key, 5) for key in OPERATOR_KEYS[:3]]
     assert choose_attested(same, 3, (), 0) == attest(*same)
 
 
+def test_operators_meet_at_a_number_that_each_saw_at_its_own_time():
+    a, b, c = OPERATOR_KEYS[:3]
+    said = [
+        observe(a, 5, 100, NOW),
+        observe(a, 7, 103, NOW + 3),
+        observe(b, 5, 101, NOW + 1),
+        observe(c, 5, 102, NOW + 2),
+    ]
+    chosen = choose_attested([*said, observe(b, 6, 102, NOW + 2)], 3, COMMITMENTS, 0, BEGIN)
+    assert chosen == attest(said[0], said[2], said[3])
+    trusted = verify_update(BEGIN, SETS, chosen, NOW)
+    assert (trusted.sequence, trusted.clock) == (5, NOW)
+    # then the number goes on without time, as far as all three of them went
+    later = [*said, observe(b, 6, 102, NOW + 2), observe(c, 8, 104, NOW + 4)]
+    further = verify_update(trusted, SETS, choose_attested(later, 3, COMMITMENTS, 0, trusted), NOW)
+    assert (further.sequence, further.slot, further.clock) == (6, 102, NOW)
+    assert choose_attested(later, 3, COMMITMENTS, 0, further) is None
+
+
+def test_what_lies_below_what_counts_is_never_chosen_again():
+    trusted = verify_first(VAULT, SETS, attest(*(observe(key, 5) for key in OPERATOR_KEYS[:3])), NOW)
+    others = [observe(key, 5, 110, NOW + 10) for key in OPERATOR_KEYS[1:4]]
+    backward = observe(OPERATOR_KEYS[0], 6, 1, NOW - 900)  # the newest number, and a time that would make every set old
+    chosen = choose_attested([backward, *others], 3, COMMITMENTS, 0, trusted)
+    assert chosen == attest(*others)
+    assert verify_update(trusted, SETS, chosen, NOW).clock == NOW + 10
+    assert get_reason(verify_update, trusted, SETS, attest(backward, *others[:2]), NOW) == "old"
+
+
 def test_of_an_operator_only_its_newest_word_counts_once():
     old = [observe(OPERATOR_KEYS[0], n, 100 + n, NOW + n) for n in (3, 4, 5)]
-    assert choose_attested([*old, observe(OPERATOR_KEYS[1], 5)], 3, COMMITMENTS, 0) is None
+    assert choose_attested([*old, observe(OPERATOR_KEYS[1], 5)], 3, COMMITMENTS, 0, BEGIN) is None
+
+
+# ---- time -------------------------------------------------------------------------------------------------------------
+
+
+def test_one_liar_with_the_lowest_number_and_a_late_clock_makes_no_absence():
+    """Packet 6 came at NOW + 2, seen by two; the third says that at NOW + 9 there were five, and the set of them would say it too."""
+    trusted = verify_first(VAULT, SETS, attest(*(observe(key, 5) for key in OPERATOR_KEYS[:3])), NOW)
+    honest = [observe(key, 7, 110, NOW + 10) for key in OPERATOR_KEYS[:2]]
+    liar = observe(OPERATOR_KEYS[2], 5, 109, NOW + 9)
+    mixed = attest(*honest, liar)
+    twin = verify_attested(VAULT, SETS[0], mixed)  # the lowest of each, without regard to who says what
+    assert (twin.sequence, twin.clock) == (5, NOW + 9)
+    assert get_reason(verify_update, trusted, SETS, mixed, NOW) == "old"
+    six = attest(*honest, observe(OPERATOR_KEYS[2], 6, 109, NOW + 9))
+    assert verify_update(trusted, SETS, six, NOW).clock == trusted.clock
+    assert get_reason(verify_first, VAULT, SETS, six, NOW) == "mixed"
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    steps=st.lists(st.integers(1, 40), min_size=3, max_size=10),
+    looks=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 40)), min_size=4, max_size=30),
+    lies=st.lists(st.tuples(st.integers(0, 12), st.integers(1, 60), st.booleans()), max_size=6),
+)
+def test_with_one_liar_of_four_no_state_that_counts_ever_overstates_an_absence(steps, looks, lies):
+    steps = sorted(steps)
+    said = [observe(OPERATOR_KEYS[i], get_sequence_at(t, steps), t, NOW + t) for i, t in looks if i != 3]
+    said += [observe(OPERATOR_KEYS[3], n, t, NOW + t, FORKED if odd else HEADS) for n, t, odd in lies]
+    trusted = verify_first(VAULT, SETS, attest(*(observe(key, 0, 1, NOW) for key in OPERATOR_KEYS[:3])), NOW)
+    for count in range(1, len(said) + 1):
+        chosen = choose_attested(said[:count], 3, COMMITMENTS, 0, trusted)
+        if chosen is None:
+            continue
+        trusted = verify_update(trusted, SETS, chosen, NOW + 40)
+        assert trusted.head == HEADS[trusted.sequence]
+        assert get_sequence_at(trusted.clock - NOW, steps) <= trusted.sequence

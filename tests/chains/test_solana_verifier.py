@@ -62,30 +62,42 @@ def get_reason(check, *args):
 
 
 def test_from_the_first_observations_to_a_proven_head_of_tier_three():
-    first = see((2, 3, 4))
+    first = see((2, 2, 2))
     trusted = VERIFIER.verify_bootstrap(first, NOW)
     assert VERIFIER.get_point(trusted) == Point(102, bytes(32), NOW + 2)
+    mixed = see((3, 4, 6), 110, NOW + 5)
+    trusted = VERIFIER.verify_update(trusted, mixed, NOW)
+    # who saw later packets says nothing of the time at which there were only three
+    assert VERIFIER.verify_head(trusted, Head(3, HEADS[3]), mixed).time == NOW + 2
     later = see((5, 5, 5), 200, NOW + 10)
     trusted = VERIFIER.verify_update(trusted, later, NOW)
     proven = VERIFIER.verify_head(trusted, Head(5, HEADS[5]), later)
+    assert proven.time == NOW + 15
     assert (proven.head, proven.tier, proven.vault_id) == (HEADS[5], TrustTier(3, 3, 4), VAULT_ID)
     assert VERIFIER.is_fresh(trusted, NOW + 10**9)
 
 
 def test_a_head_needs_its_own_number_and_its_own_evidence():
     update = see((5, 5, 6))
-    trusted = VERIFIER.verify_bootstrap(update, NOW)
+    trusted = VERIFIER.verify_update(VERIFIER.verify_bootstrap(see((2, 2, 2)), NOW), update, NOW)
     VERIFIER.verify_head(trusted, Head(5, HEADS[5]), update)
     assert get_reason(VERIFIER.verify_head, trusted, Head(6, HEADS[6]), update) == "wrong_number"
     assert get_reason(VERIFIER.verify_head, trusted, Head(5, HEADS[6]), update) == "wrong_head"
     assert get_reason(VERIFIER.verify_head, trusted, Head(5, HEADS[5]), see((5, 5, 5), 300)) == "wrong_evidence"
+    early = replace(trusted, clock=NOW + 100)  # mixed evidence never carries a later time than its observations
+    assert get_reason(VERIFIER.verify_head, early, Head(5, HEADS[5]), update) == "wrong_evidence"
+    alone = see((5, 5, 5))
+    first = VERIFIER.verify_bootstrap(alone, NOW)
+    for clock in (first.clock - 1, first.clock + 1):
+        other = replace(first, clock=clock)
+        assert get_reason(VERIFIER.verify_head, other, Head(5, HEADS[5]), alone) == "wrong_evidence"
     weak = replace(update, observations=update.observations[:2])
     assert get_reason(VERIFIER.verify_head, trusted, Head(5, HEADS[5]), weak) == "too_few"
 
 
 def test_objects_survive_their_bytes():
     update = see((2, 3, 7))
-    trusted = VERIFIER.verify_bootstrap(update, NOW)
+    trusted = VERIFIER.verify_bootstrap(see((2, 2, 2)), NOW)
     bytes_of = SolanaCodec()
     assert bytes_of.decode_trusted(bytes_of.encode_trusted(trusted)) == trusted
     assert bytes_of.decode_update(bytes_of.encode_update(update)) == update
@@ -99,7 +111,8 @@ def test_objects_survive_their_bytes():
 
 @given(at=st.integers(0, 10_000), bit=st.integers(0, 7))
 def test_no_changed_byte_of_a_stored_update_counts_for_the_same(at, bit):
-    update = see((2, 3, 4))
+    update = see((2, 2, 2))
+    VERIFIER.verify_bootstrap(codec.decode_attested(codec.encode_attested(update)), NOW)
     data = bytearray(codec.encode_attested(update))
     data[at % len(data)] ^= 1 << bit
     with pytest.raises(Rejected):
