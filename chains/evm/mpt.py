@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
-from chains.evm.keccak import keccak256
 from messages.errors import Rejected
+from messages.hashing import keccak256
 
 RlpItem: TypeAlias = "bytes | list[RlpItem]"
 

@@ -7,7 +7,6 @@ is not even an argument (incident A12).
 
 from __future__ import annotations
 
-from chains.evm.keccak import keccak256
 from chains.evm.mpt import (
     MAX_STATE_NODE_BYTES,
     RlpItem,
@@ -19,6 +18,7 @@ from chains.evm.mpt import (
 from chains.evm.ssz import compute_header_root
 from chains.evm.types import Account, LightClientHeader, Proof, Trusted
 from messages.errors import Rejected
+from messages.hashing import keccak256
 from messages.ids import ChainId
 from messages.outbox import ProvenHead, TrustTier
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trie import HexaryTrie
 
-from chains.evm import keccak, mpt
+from chains.evm import mpt
 from messages.errors import Rejected
 from messages.hashing import keccak256
 
@@ -117,27 +117,6 @@ def test_the_short_way_of_reading_a_node_is_the_strict_one(item, at, byte):
         assert refuse(lambda: mpt._decode_node(data)) in {"bad_rlp", "bad_node"}
     else:
         assert mpt._decode_node(data) == expected
-
-
-# ---- keccak -----------------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=100)
-@given(st.binary(max_size=700))
-def test_the_fast_keccak_is_keccak(data):
-    assert keccak.keccak256(data) == keccak256(data)
-    assert keccak.build_fast_keccak256()(data) == keccak256(data)
-
-
-def test_the_public_keccak_is_taken_where_the_fast_one_is_missing_or_wrong(monkeypatch):
-    monkeypatch.setattr(keccak, "build_fast_keccak256", lambda: lambda _data: bytes(32))
-    assert keccak.choose_keccak256() is keccak256
-
-    def missing():
-        raise AttributeError("keccak_init")
-
-    monkeypatch.setattr(keccak, "build_fast_keccak256", missing)
-    assert keccak.choose_keccak256() is keccak256
 
 
 # ---- tries ------------------------------------------------------------------------------------------------------------
