@@ -6,6 +6,8 @@ duplicates, holds back and replays.
 
 from __future__ import annotations
 
+from itertools import chain, repeat
+
 from relayer.demo.world import World
 from relayer.gossip import Faults
 
@@ -17,13 +19,9 @@ KILLED_OPERATOR = 1
 
 
 def spoil_endpoints(world: World) -> list[str]:
-    """The first endpoint of every chain lies from now on: one withholds logs, the other forges them; returns what was done."""
-    done = []
-    for number, site in enumerate(world.sites.values()):
-        is_even = number % 2 == 0
-        name = site.spoil_endpoint("withhold" if is_even else "forge")
-        done.append(f"{name} {'withholds every second packet' if is_even else 'changes one byte of each packet'}")
-    return done
+    """The first endpoint of every chain lies from now on: one withholds, the others forge; returns what was done."""
+    kinds = chain(["withhold"], repeat("forge"))
+    return [site.spoil_endpoint(kind) for site, kind in zip(world.sites.values(), kinds, strict=False)]
 
 
 def reorg_once(world: World) -> str:

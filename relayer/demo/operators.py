@@ -204,7 +204,13 @@ class Operators:
         answer = verify_file(path, anchors, None, None, self.world.clock.now())
         if answer.code != 0:
             raise Rejected("the exported fact does not verify", got=dict(answer.data), reason="demo_proof")
-        return {"fact": subject, "file": str(path), "bytes": len(data)}
+        return {
+            "fact": subject,
+            "family": site.family,
+            "tier": answer.data["fact"]["tier_text"],
+            "file": str(path),
+            "bytes": len(data),
+        }
 
     def replay(self, i: int) -> dict[str, Any]:
         """Compute everything on record again and compare the digests."""

@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from messages.bodies import Ack, AckStatus
 from messages.canonical import compute_document_digest
 from messages.errors import RelayerError
 from messages.ids import HOUSE, INSURANCE, compute_due_id
-from messages.outbox import Fact
+from messages.outbox import Fact, combine_tiers
+from relayer.commands.view import describe_tier
 from relayer.demo.faults import BUS_FAULTS, DEAD_OPERATOR, KILLED_OPERATOR, reorg_once, spoil_endpoints
 from relayer.demo.operators import Operators
 from relayer.demo.scenario import load_scenario
@@ -28,12 +30,13 @@ from relayer.demo.story import MINUTE_S, Story, Stuck, measure_settlement
 from relayer.demo.world import DECIMALS, UNIT, World
 from relayer.gossip import Faults, MemoryBus
 from relayer.rules.vault_state import VaultState
-from relayer.rules.views import MarginView, compute_margin_view
+from relayer.rules.views import MarginRow, MarginView, compute_margin_view
 
 ENDPOINTS = 2
+"""How many each chain has; one of a family that needs more to agree has those."""
 HONEST = 0
-FAMILY_NAMES = {"evm": "Ethereum", "cosmos": "Cosmos", "solana": "Solana"}
 """The operator whose records are shown; none of the faults are its own."""
+FAMILY_NAMES = {"evm": "Ethereum", "cosmos": "Cosmos", "solana": "Solana"}
 
 
 def run_demo(
@@ -91,7 +94,7 @@ class _Run:
 
     def _get_opening(self) -> str:
         kinds = [FAMILY_NAMES.get(site.family, site.family) for site in self.world.sites.values()]
-        return f"{' and '.join(kinds)}: a vault on each chain, four operators"
+        return f"{', '.join(kinds[:-1])} and {kinds[-1]}: a vault on each chain, four operators"
 
     # ------------------------------------------------------------------ the story
 
@@ -106,7 +109,9 @@ class _Run:
             self._chapter(1, self._get_opening())
             await self.operators.start_all()
             for site in world.sites.values():
-                say(f"chain {site.name}: {site.chain}, vault {site.vault_text}, {ENDPOINTS} endpoints")
+                say(
+                    f"chain {site.name}: {site.chain}, vault {site.vault_text}, {len(site.make_table()['endpoints'])} endpoints"
+                )
             say(
                 "Each operator has its own store, journal, key and light clients; three signatures of four make a packet."
             )
@@ -134,7 +139,7 @@ class _Run:
                 await self.operators.kill(DEAD_OPERATOR)
                 say(f"fault: operator op{DEAD_OPERATOR} dies and stays dead")
             await story.go_to(95)
-            self._chapter(4, "Margin: what each chain would ask alone, and what one account over both asks")
+            self._chapter(4, "Margin: what each chain would ask alone, and what one account over all asks")
             self._tell_margin()
             await self._withdraw_far()
             await story.go_to(180)
@@ -172,35 +177,37 @@ class _Run:
     # ------------------------------------------------------------------ chapters with more to say
 
     def _tell_margin(self) -> None:
-        rows = []
+        rows: list[tuple[str, ...]] = []
+        sums: list[str] = []
         for user in self.world.scenario.users:
             view = self._get_margin(user.name)
             if view is None:
                 continue
-            for row in view.apart:
-                name = next(s.name for s in self.world.sites.values() if s.vault_id == row.vault_id)
-                rows.append((user.name, f"chain {name} alone", *(show_units(x, DECIMALS) for x in _get_numbers(row))))
-            if len(view.apart) > 1:
+            apart = {row.vault_id: row for row in view.apart}
+            tiers = {v: self._get_state(v).tier for v in self._get_vaults() if v in apart}
+            rows += [
+                (user.name, f"chain {s.name} alone", describe_tier(tiers[s.vault_id]), *_show(apart[s.vault_id]))
+                for s in self.world.sites.values()
+                if s.vault_id in apart
+            ]
+            if len(apart) > 1:
                 row = view.together
-                rows.append((user.name, "TOGETHER", *(show_units(x, DECIMALS) for x in _get_numbers(row))))
+                rows.append((user.name, "TOGETHER", describe_tier(reduce(combine_tiers, tiers.values())), *_show(row)))
                 asked = sum(r.equity - r.initial for r in view.apart if r.equity is not None and r.initial is not None)
                 together = (row.equity or 0) - (row.initial or 0)
                 self.margin_rows[user.name] = {"apart": str(asked), "together": str(together)}
-                rows.append(
-                    (
-                        user.name,
-                        "asked: apart / together",
-                        show_units(asked, DECIMALS),
-                        "",
-                        show_units(together, DECIMALS),
-                    )
+                sums.append(
+                    f"{user.name} would have to put up {show_units(asked, DECIMALS)} chain by chain;"
+                    f" as one account it is {show_units(together, DECIMALS)}."
                 )
         self.screen.table(
             "USDC; a negative surplus means more collateral is needed",
-            ("portfolio", "where", "equity", "surplus (maintenance)", "surplus (initial)"),
+            ("portfolio", "where", "known by (trust tier)", "equity", "surplus (maintenance)", "surplus (initial)"),
             rows,
-            left=2,
+            left=3,
         )
+        for line in sums:
+            self.screen.say(line)
 
     def _get_margin(self, user: str) -> MarginView | None:
         node = self.operators.services[HONEST].node
@@ -238,7 +245,7 @@ class _Run:
             self.screen.say(f"       op{KILLED_OPERATOR} starts again from its files and catches up")
         took = await self.story.withdraw_far()
         self.screen.say(
-            f"Lifted on one chain, landed on the other, paid out: {took} virtual minutes, no bridge, nothing locked."
+            f"Lifted where its cash was, landed where it asked, paid out: {took} virtual minutes, no bridge, nothing locked."
         )
 
     async def _liquidate(self) -> None:
@@ -268,7 +275,7 @@ class _Run:
 
     async def _expire(self) -> None:
         world, story = self.world, self.story
-        self._chapter(7, "Expiry: one price by signed reports, netting over both chains, packets, Acks")
+        self._chapter(7, "Expiry: one price by signed reports, netting over all chains, packets, Acks")
         before = {v: self._get_sequence(v) for v in self._get_vaults()}
         held = self._get_holdings()
         await story.wait_for_expiry()
@@ -280,7 +287,7 @@ class _Run:
             f"Settlement price of ETH {found.price_e8 / 1e8:,.8f}, from cumulative reports over {world.scenario.twap_seconds // 60} minutes."
         )
         self.screen.say(
-            f"Obligations chain by chain {show_units(found.gross, DECIMALS)}; netted over both {show_units(found.net, DECIMALS)}"
+            f"Obligations chain by chain {show_units(found.gross, DECIMALS)}; netted over all {show_units(found.net, DECIMALS)}"
             f" ({100 - 100 * found.net // max(1, found.gross)} % less to carry between chains)."
         )
         self.screen.say(
@@ -341,7 +348,9 @@ class _Run:
         replay = self.operators.replay(HONEST)
         self.screen.say(f"Conservation: {conservation}. Digest of the final balances: {digest[:16]}...")
         for proof in proofs:
-            self.screen.say(f"Fact {proof['fact']} exported and verified from its file alone: {proof['file']}")
+            self.screen.say(
+                f"Fact {proof['fact']}, trust tier {proof['tier']}, exported and verified from its file alone: {proof['file']}"
+            )
         self.screen.say(
             f"Replay from the archive: {replay['plans']} plans, {replay['facts']} facts: {replay['result']} digests."
         )
@@ -407,5 +416,5 @@ class _Run:
         return list(self.operators.services[HONEST].node.store.iterate_facts(vault_id, after))
 
 
-def _get_numbers(row: Any) -> tuple[int | None, int | None, int | None]:
-    return row.equity, row.maintenance, row.initial
+def _show(row: MarginRow) -> tuple[str, ...]:
+    return tuple(show_units(x, DECIMALS) for x in (row.equity, row.maintenance, row.initial))

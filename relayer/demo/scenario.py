@@ -13,15 +13,21 @@ from typing import Any
 from messages.errors import Rejected
 
 PPM = 1_000_000
-SIM_CHAINS: Mapping[str, str] = {"evm": "eip155:3133{}", "cosmos": "cosmos:optsettle-{}"}
-"""CAIP-2 ids of simulated chains by family; the number differs from chain to chain."""
+SIM_CHAINS: Mapping[str, str] = {
+    "evm": "eip155:3133{}",
+    "cosmos": "cosmos:optsettle-{}",
+    "solana": "solana:optsettle-{}",
+}
+"""CAIP-2 ids of simulated chains by family; the number differs from chain to chain. One of Solana is named after the hash of its genesis, so
+there the part after the colon is only what the genesis is made from."""
+MIN_CHAINS = 2
 VARIATION_PPM = 60_000
 """Premiums and the opening price differ by up to this much from seed to seed."""
 
 
 @dataclass(frozen=True)
 class ChainPlan:
-    """A chain of the story: its name there, its family, and its CAIP-2 id."""
+    """A chain of the story: its name there, its family, and its CAIP-2 id (see `SIM_CHAINS`)."""
 
     name: str
     family: str
@@ -85,7 +91,8 @@ class Scenario:
 def load_scenario(seed: int, families: Sequence[str] = ()) -> Scenario:
     """The scenario of a seed: the file, with premiums and the opening price varied.
 
-    ``families`` replaces those of the file's chains, in their order.
+    ``families`` replaces those of the file's chains, in their order. Fewer of them tell the same story on fewer chains: what would happen on
+    a chain that is left out happens on the last that is there, and nobody deposits there twice for it.
 
     Raises:
         Rejected: the file lacks a key or a value is of the wrong kind; names it.
@@ -102,6 +109,9 @@ def load_scenario(seed: int, families: Sequence[str] = ()) -> Scenario:
 
 def _parse(raw: dict[str, Any], families: Sequence[str]) -> Scenario:
     start = int(datetime.fromisoformat(raw["start"]).timestamp())
+    chains = _parse_chains(raw["chains"], families)
+    names = [chain.name for chain in chains]
+    place = {table["name"]: names[min(i, len(names) - 1)] for i, table in enumerate(raw["chains"])}
     return Scenario(
         start=start,
         expiry=start // 3600 * 3600 + raw["expiry_hours"] * 3600,
@@ -114,14 +124,14 @@ def _parse(raw: dict[str, Any], families: Sequence[str]) -> Scenario:
         quote_class=raw["quote_class"],
         twap_seconds=raw["twap_seconds"],
         strike_e8=int(raw["strike"]) * 10**8,
-        chains=_parse_chains(raw["chains"], families),
+        chains=chains,
         house_cash=raw["house"]["cash"],
         insurance=raw["house"]["insurance"],
-        users=tuple(User(u["name"], dict(u["deposits"]), u.get("links", False)) for u in raw["users"]),
+        users=tuple(User(u["name"], _place(u["deposits"], place), u.get("links", False)) for u in raw["users"]),
         trades=tuple(
             Trade(
                 t["name"],
-                t["chain"],
+                place[t["chain"]],
                 t["seller"],
                 t["buyer"],
                 t["contracts"],
@@ -130,17 +140,30 @@ def _parse(raw: dict[str, Any], families: Sequence[str]) -> Scenario:
             )
             for t in raw["trades"]
         ),
-        withdrawal=Withdrawal(raw["withdrawal"]["user"], raw["withdrawal"]["chain"], raw["withdrawal"]["amount"]),
+        withdrawal=Withdrawal(
+            raw["withdrawal"]["user"], place[raw["withdrawal"]["chain"]], raw["withdrawal"]["amount"]
+        ),
     )
 
 
+def _place(deposits: Mapping[str, int], place: Mapping[str, str]) -> dict[str, int]:
+    """Deposits by the chains that are there; of several that fall on one, the first."""
+    placed: dict[str, int] = {}
+    for chain, amount in deposits.items():
+        placed.setdefault(place[chain], amount)
+    return placed
+
+
 def _parse_chains(raw: Sequence[Mapping[str, Any]], families: Sequence[str]) -> tuple[ChainPlan, ...]:
-    if families and len(families) != len(raw):
+    if families and not MIN_CHAINS <= len(families) <= len(raw):
         raise Rejected(
-            "the story plays on a fixed number of chains", got=",".join(families), expected=len(raw), reason="scenario"
+            "the story plays on another number of chains",
+            got=",".join(families),
+            expected=f"{MIN_CHAINS} to {len(raw)} families",
+            reason="scenario",
         )
     plans = []
-    for number, table in enumerate(raw):
+    for number, table in enumerate(raw[: len(families)] if families else raw):
         family = families[number] if families else table["family"]
         if family not in SIM_CHAINS:
             raise Rejected(

@@ -83,7 +83,7 @@ class Site(ABC):
 
     @abstractmethod
     def send(self, user: str, call: Call) -> Any:
-        """Send a signed transaction; what `finish` wants to see later."""
+        """Send a signed transaction; what `finish` wants to see later, or None where the family needs none for this call."""
 
     @abstractmethod
     def finish(self, sent: Any) -> int:
@@ -102,8 +102,16 @@ class Site(ABC):
     # ------------------------------------------------------------------ what goes wrong
 
     def spoil_endpoint(self, kind: str) -> str:
-        """Let the first endpoint lie from now on: "withhold" or "forge" packets; returns its name."""
+        """Let the first endpoint lie from now on, "withhold" or "forge" what it tells: its name and what it does, in words."""
         raise NotImplementedError(f"the endpoints of {self.name} are not ours: nothing to {kind}")
+
+    def forge_statement(self, operator_key: bytes) -> bytes | None:
+        """What a lying operator publishes: another head for the vault's newest final packet, signed with its key (32 bytes).
+
+        None where headers prove states, so that no operator is believed about any.
+        """
+        del operator_key
+        return None
 
     def reorg(self) -> int | None:
         """Replace the newest unfinalized block: its height, or None where blocks are final at once."""

@@ -143,11 +143,11 @@ class EvmSite(Site):
     def spoil_endpoint(self, kind: str) -> str:
         """See `Site`."""
         endpoint = self.network.endpoints[0]
-        if kind == "withhold":
-            endpoint.lies.drop_log_every = 2
-        else:
+        if kind == "forge":
             endpoint.lies.forge_logs = True
-        return endpoint.name
+            return f"{endpoint.name} changes one byte of each packet"
+        endpoint.lies.drop_log_every = 2
+        return f"{endpoint.name} withholds every second packet"
 
     def reorg(self) -> int | None:
         """See `Site`."""

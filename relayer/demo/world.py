@@ -41,6 +41,7 @@ LONG_VALID_S = 7 * 86_400
 FAMILIES: Mapping[str, FamilyParameters] = {
     "evm": FamilyParameters("evm", timeout_s=1_800, max_legs=64, max_items=256),
     "cosmos": FamilyParameters("cosmos", timeout_s=300, max_legs=128, max_items=256),
+    "solana": FamilyParameters("solana", timeout_s=300, max_legs=12, max_items=11),
 }
 """Timeout and packing of each family (protocol.md 7.7 and 11)."""
 
@@ -57,9 +58,16 @@ def _make_cosmos_site(plan: ChainPlan, clock: Callable[[], float], endpoints: in
     return CosmosSite(plan.name, plan.chain.partition(":")[2], clock, endpoints)
 
 
+def _make_solana_site(plan: ChainPlan, clock: Callable[[], float], endpoints: int) -> Site:
+    from relayer.demo.site_solana import SolanaSite
+
+    return SolanaSite(plan.name, plan.chain.partition(":")[2], clock, endpoints)
+
+
 SITES: Mapping[str, Callable[[ChainPlan, Callable[[], float], int], Site]] = {
     "evm": _make_evm_site,
     "cosmos": _make_cosmos_site,
+    "solana": _make_solana_site,
 }
 
 
@@ -218,8 +226,9 @@ class World:
         sent = [site.send(user, call) for user, call in calls]
         await self.pass_time(site.settle_s)
         for one in sent:
-            self.gas_used += site.finish(one)
-            self.transactions += 1
+            if one is not None:
+                self.gas_used += site.finish(one)
+                self.transactions += 1
 
     async def pass_time(self, seconds: float) -> None:
         """Move the clock; blocks that are due are made, services that are due run."""
