@@ -26,6 +26,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from heapq import heapify, heappop, heappush
 from typing import Any, Final
 
 import base58
@@ -71,6 +72,10 @@ HISTORY_SLOTS: Final = 1_000
 FUNDS: Final = 1_000_000_000_000
 ASSOCIATED_PROGRAM: Final = Pubkey.from_string("ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJA8knL")
 POOL_SIZE: Final = 5_000
+RETRY_SLOTS: Final = 5
+RETRIED: Final = frozenset(
+    {"AccountNotFound", "AddressLookupTableNotFound", "InsufficientFundsForFee", "InvalidAddressLookupTableIndex"}
+)
 _MINT: Final = struct.Struct("<I32sQBBI32s")
 
 
@@ -141,16 +146,18 @@ class SimSolana:
         return View(ledger or self.bank.ledger, processed, confirmed, finalized)
 
     def tick(self) -> None:
-        """Make every block that is due by now."""
+        """Make every block that is due by now. What cannot run yet is tried again every 2 s while its block hash lasts, as nodes do."""
         now = self.get_slot()
-        due = sorted((get_next_block_slot(tx.slot), place) for place, tx in enumerate(self.pool.values()))
-        waiting = list(self.pool.values())
-        for slot, place in due:
-            if slot > now:
-                break
-            tx = waiting[place]
-            del self.pool[tx.signature]
+        due = [(get_next_block_slot(tx.slot), place, tx) for place, tx in enumerate(self.pool.values())]
+        heapify(due)
+        while due and due[0][0] <= now:
+            slot, place, tx = heappop(due)
             result = self.bank.execute(tx.raw, slot)
+            if isinstance(result, str) and result in RETRIED:
+                self.pool[tx.signature] = again = PoolTx(tx.raw, tx.signature, slot + RETRY_SLOTS)
+                heappush(due, (get_next_block_slot(again.slot), place, again))
+                continue
+            del self.pool[tx.signature]
             if isinstance(result, str):
                 self.dropped[tx.signature] = result
 
@@ -162,9 +169,11 @@ class SimSolana:
         return self.get_slot()
 
     def finalize(self) -> int:
-        """Move the clock (a ManualClock) until everything that was sent is final; the finalized slot."""
+        """Move the clock (a ManualClock) until everything that was sent is final, or never will be; the finalized slot."""
         self.tick()
         self._advance_to(get_next_block_slot(self.get_slot()) + FINALITY_SLOTS + 1)
+        while self.pool or max(self.bank.ledger.blocks, default=0) > self.compute_view().finalized:
+            self._advance_to(self.get_slot() + RETRY_SLOTS)
         return self.compute_view().finalized
 
     def _advance_to(self, slot: int) -> None:

@@ -91,7 +91,7 @@ class TokenBalance:
     decimals: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Landed:
     """A transaction in a block. ``keys``: static, then loaded writable, then loaded read-only ones."""
 
@@ -441,7 +441,7 @@ def _read_returned(meta: TransactionMetadata) -> tuple[str, bytes] | None:
 # ---- what waits -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class PoolTx:
     """A transaction that waits; ``slot``: in which it came."""
 
