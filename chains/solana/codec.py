@@ -14,6 +14,7 @@ from messages.errors import Rejected
 MAX_UPDATE_BYTES = 1024 * MAX_OPERATORS + 80 * MAX_COMMITMENTS
 MAX_TRUSTED_BYTES = 1024
 UINT64_MAX = 2**64 - 1
+_WORDS = {"clock", "head", "sequence", "slot", "vault"}
 
 
 def encode_observation(signed: SignedObservation) -> bytes:
@@ -24,6 +25,16 @@ def encode_observation(signed: SignedObservation) -> bytes:
 def decode_observation(data: bytes) -> SignedObservation:
     """Read `encode_observation`; Rejected ("malformed", "not_canonical")."""
     return _read_signed(decode_canonical(data, max_bytes=MAX_TRUSTED_BYTES))
+
+
+def encode_unsigned(observation: Observation) -> bytes:
+    """What an operator is about to sign."""
+    return encode_canonical(_to_words(observation))
+
+
+def decode_unsigned(data: bytes) -> Observation:
+    """Read `encode_unsigned`; Rejected ("malformed", "not_canonical")."""
+    return _read_words(_read_object(decode_canonical(data, max_bytes=MAX_TRUSTED_BYTES), _WORDS))
 
 
 def encode_attested(update: Attested) -> bytes:
@@ -83,29 +94,34 @@ def decode_trusted(data: bytes) -> Trusted:
     )
 
 
-def _to_object(signed: SignedObservation) -> dict[str, str]:
-    o = signed.observation
+def _to_words(o: Observation) -> dict[str, str]:
     return {
         "clock": encode_amount(o.clock),
         "head": encode_hex(o.head),
-        "operator": encode_hex(signed.operator),
         "sequence": encode_amount(o.sequence),
-        "signature": encode_hex(signed.signature),
         "slot": encode_amount(o.slot),
         "vault": encode_hex(o.vault_id),
     }
 
 
-def _read_signed(value: object) -> SignedObservation:
-    found = _read_object(value, {"clock", "head", "operator", "sequence", "signature", "slot", "vault"})
-    observation = Observation(
+def _to_object(signed: SignedObservation) -> dict[str, str]:
+    signature = {"operator": encode_hex(signed.operator), "signature": encode_hex(signed.signature)}
+    return {**_to_words(signed.observation), **signature}
+
+
+def _read_words(found: dict[str, Any]) -> Observation:
+    return Observation(
         decode_hex(found["vault"], 32),
         _read_number(found["slot"]),
         _read_number(found["clock"]),
         _read_number(found["sequence"]),
         decode_hex(found["head"], 32),
     )
-    return SignedObservation(observation, decode_hex(found["operator"], 20), decode_hex(found["signature"], 65))
+
+
+def _read_signed(value: object) -> SignedObservation:
+    found = _read_object(value, _WORDS | {"operator", "signature"})
+    return SignedObservation(_read_words(found), decode_hex(found["operator"], 20), decode_hex(found["signature"], 65))
 
 
 def _read_object(value: object, keys: set[str]) -> dict[str, Any]:
