@@ -8,7 +8,7 @@ WORKERS ?= auto
 RELAYER_VECTORS ?= ../shared/vectors
 export RELAYER_VECTORS
 
-.PHONY: help install install-dev demo test lint types layers bench conformance contracts contracts-test lock soak testnet quickstart-check sidecar-check clean
+.PHONY: help install install-dev demo test lint types layers bench conformance contracts contracts-test lock soak surfpool testnet quickstart-check sidecar-check clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -30,7 +30,7 @@ install: $(VENV)/.installed  ## make .venv with what the relayer needs to run
 
 install-dev: $(VENV)/.installed-dev  ## the same with test, lint and contract tools
 
-demo: install  ## two chains, proofs, netting and settlement in this process, under a minute
+demo: install  ## three chains, proofs, netting and settlement in this process, under a minute
 	$(BIN)/relayer demo
 
 test: install-dev  ## all tests (under ten minutes on two cores)
@@ -62,6 +62,9 @@ contracts-test:  ## unit tests of the Rust contracts (needs cargo)
 
 soak: install-dev  ## long suites: more hypothesis, kills and fault schedules
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -m "slow or not slow"
+
+surfpool: install  ## build the Solana node of the testnet, once (needs Rust 1.97 or a nightly; ten to thirty minutes)
+	$(BIN)/python -m relayer.testnet.surfpool
 
 testnet: install  ## real nodes, sidecars, a broker and four operator processes on this machine; the story; a report
 	$(BIN)/python -m relayer.testnet run

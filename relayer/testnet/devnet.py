@@ -21,7 +21,11 @@ from relayer.testnet.proxy import start_proxy
 if TYPE_CHECKING:
     from relayer.testnet.given import GivenTable
 
-MODULES: Mapping[str, str] = {"evm": "relayer.testnet.devnet_evm", "cosmos": "relayer.testnet.devnet_cosmos"}
+MODULES: Mapping[str, str] = {
+    "evm": "relayer.testnet.devnet_evm",
+    "cosmos": "relayer.testnet.devnet_cosmos",
+    "solana": "relayer.testnet.devnet_solana",
+}
 
 
 class Devnet(ABC):
@@ -56,6 +60,10 @@ class Devnet(ABC):
     def describe(self) -> str:
         """The chain and what makes its blocks, in a few words."""
 
+    def get_endpoints(self, operator: int) -> list[dict[str, str]]:  # noqa: ARG002  most chains have the same for all
+        """The endpoints of one operator, by its number."""
+        return self.endpoints
+
     def make_table(self, timeout_s: float) -> dict[str, Any]:
         """The chain's table of an operator's configuration, without submit key; raises as `get_anchor`."""
         checkpoint, settings = self.get_anchor(timeout_s)
@@ -79,6 +87,10 @@ class Devnet(ABC):
         for proxy in self.proxies:
             proxy.start()
 
+    def start_lies(self) -> tuple[str, str]:
+        """Let an endpoint of all operators, and all those of one operator, lie from now on: their names, "" where none can."""
+        return "", ""
+
     def kill_node(self) -> str:
         """End a node by SIGKILL: what it was, "" where there is none that the chain can do without for a while."""
         return ""
@@ -87,7 +99,7 @@ class Devnet(ABC):
         """Start it again from its files, and wait until it follows the chain."""
 
 
-def start_devnet(group: Group, plan: ChainPlan, secret: bytes, *, slots_per_epoch: int) -> Devnet:
+def start_devnet(group: Group, plan: ChainPlan, secret: bytes, *, slots_per_epoch: int, faults: bool) -> Devnet:
     """Start the node software of a chain of the scenario.
 
     Args:
@@ -95,11 +107,12 @@ def start_devnet(group: Group, plan: ChainPlan, secret: bytes, *, slots_per_epoc
         plan: the chain's name, family and CAIP-2 id.
         secret: that users' keys come from.
         slots_per_epoch: of a chain that has epochs.
+        faults: whether endpoints that can lie are wanted, where the family has any.
 
     Raises:
         Unavailable: a program is missing or does not start; says what to do.
     """
-    found: Devnet = _get_module(plan.family).start(group, plan, secret, slots_per_epoch=slots_per_epoch)
+    found: Devnet = _get_module(plan.family).start(group, plan, secret, slots_per_epoch=slots_per_epoch, faults=faults)
     return found
 
 

@@ -75,7 +75,7 @@ class GivenCosmosDevnet(Devnet):
         return f"{self.chain} through given endpoints"
 
 
-def start(group: Group, plan: ChainPlan, secret: bytes, *, slots_per_epoch: int) -> WasmdDevnet:  # noqa: ARG001  no epochs here
+def start(group: Group, plan: ChainPlan, secret: bytes, *, slots_per_epoch: int, faults: bool) -> WasmdDevnet:  # noqa: ARG001  no epochs, no liars here
     """See `start_devnet`."""
     chain_id = get_comet_chain_id(plan.chain)
     network = start_wasmd(group, f"wasmd-{plan.name}", chain_id)

@@ -57,7 +57,7 @@ class GivenEvmDevnet(Devnet):
         return f"{self.chain} through given endpoints"
 
 
-def start(group: Group, plan: ChainPlan, secret: bytes, *, slots_per_epoch: int) -> AnvilDevnet:
+def start(group: Group, plan: ChainPlan, secret: bytes, *, slots_per_epoch: int, faults: bool) -> AnvilDevnet:  # noqa: ARG001  nobody lies here
     """See `start_devnet`."""
     number = int(plan.chain.partition(":")[2])
     node = start_anvil(group, f"anvil-{plan.name}", number)

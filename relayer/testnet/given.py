@@ -32,6 +32,20 @@ faucet_password = "file:faucet.password"
 [[chains.two.endpoints]]
 name = "provider"
 rpc = "https://..."
+
+[chains.three]
+family = "solana"
+chain = "solana:EtWTRABZaYq6iMfeYKouRu166VU2xqa1"
+program = "..."                   # the vault program, deployed there; with no upgrade authority wherever it is of worth
+faucet_key = "file:faucet.json"   # of a 32-byte ed25519 seed
+faucet_password = "file:faucet.password"
+fund_lamports = "200000000"
+
+[[chains.three.endpoints]]        # at least four, of different people: three of them must agree
+name = "provider"
+rpc = "https://..."
+
+The story is told on two chains or on all three.
 """
 
 from __future__ import annotations
@@ -43,8 +57,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from chains.solana.observations import MIN_ENDPOINTS
 from messages.errors import Rejected
 from relayer.config import get_key_path, read_password
+from relayer.demo.scenario import MIN_CHAINS
 from relayer.keys import load_key_file
 
 MAX_FILE_BYTES = 1 << 20
@@ -72,17 +88,29 @@ class GivenCosmosEndpoint(_Table):
     rpc: Url
 
 
-class GivenChain(_Table):
-    """``[chains.NAME]`` of every family. ``settings`` as in an operator's configuration."""
+class GivenSolanaEndpoint(_Table):
+    """A source of a Solana chain."""
 
-    settings: dict[str, Any]
-    checkpoint: Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
+    name: Name
+    rpc: Url
+
+
+class GivenChain(_Table):
+    """``[chains.NAME]`` of every family."""
+
     faucet_key: str
     faucet_password: str
     is_throwaway_key: bool = False
 
 
-class GivenEvm(GivenChain):
+class GivenProvable(GivenChain):
+    """A chain whose headers prove something. ``settings`` as in an operator's configuration."""
+
+    settings: dict[str, Any]
+    checkpoint: Annotated[str, Field(pattern=r"^0x[0-9a-f]{64}$")]
+
+
+class GivenEvm(GivenProvable):
     """An Ethereum chain."""
 
     family: Literal["evm"]
@@ -91,7 +119,7 @@ class GivenEvm(GivenChain):
     endpoints: Annotated[list[GivenEvmEndpoint], Field(min_length=1, max_length=16)]
 
 
-class GivenCosmos(GivenChain):
+class GivenCosmos(GivenProvable):
     """A Cosmos chain."""
 
     family: Literal["cosmos"]
@@ -104,7 +132,17 @@ class GivenCosmos(GivenChain):
     endpoints: Annotated[list[GivenCosmosEndpoint], Field(min_length=1, max_length=16)]
 
 
-GivenTable = GivenEvm | GivenCosmos
+class GivenSolana(GivenChain):
+    """A Solana cluster. Nothing there is proven, so there is no checkpoint; settings follow from program and operators."""
+
+    family: Literal["solana"]
+    chain: Annotated[str, Field(pattern=r"^solana:[1-9A-HJ-NP-Za-km-z]{32}$")]
+    program: Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{32,44}$")]
+    fund_lamports: Amount
+    endpoints: Annotated[list[GivenSolanaEndpoint], Field(min_length=MIN_ENDPOINTS, max_length=16)]
+
+
+GivenTable = GivenEvm | GivenCosmos | GivenSolana
 
 
 class _File(_Table):
@@ -124,7 +162,7 @@ class Given:
 
 
 def load_given(path: Path, names: tuple[str, ...]) -> Given:
-    """Read the file; ``names`` are the chains that the scenario needs.
+    """Read the file; ``names`` are the chains that the scenario can be told on: the file has the first two or more of them.
 
     Raises:
         Rejected: "no_file", "bad_config" (every wrong key is named).
@@ -138,14 +176,15 @@ def load_given(path: Path, names: tuple[str, ...]) -> Given:
     except ValidationError as error:
         lines = [f"  {_tell_place(e['loc'])}: {e['msg']}" for e in error.errors()]
         raise Rejected(f"{path.name} is wrong:\n" + "\n".join(lines), reason="bad_config") from None
-    if set(table.chains) != set(names):
+    told = names[: max(MIN_CHAINS, len(table.chains))]
+    if set(table.chains) != set(told):
         raise Rejected(
             f"{path.name} must name the chains of the scenario",
             got=sorted(table.chains),
-            expected=sorted(names),
+            expected=list(told),
             reason="bad_config",
         )
-    return Given(path, table.wait_s, table.expiry_minutes, dict(table.chains))
+    return Given(path, table.wait_s, table.expiry_minutes, {name: table.chains[name] for name in told})
 
 
 def _tell_place(place: tuple[int | str, ...]) -> str:

@@ -66,11 +66,14 @@ def make_broker_passwords(world: LiveWorld) -> dict[str, str]:
 def write_operators(
     folder: Path,
     world: LiveWorld,
-    tables: Mapping[str, Mapping[str, Any]],
+    tables: Sequence[Mapping[str, Mapping[str, Any]]],
     broker_port: int,
     broker_passwords: Mapping[str, str],
 ) -> list[Operator]:
-    """Write every operator's folder (``tables``: of each chain by name, from `Devnet.make_table`): parameters, configuration, encrypted throw-away keys, password files, a fresh journal."""
+    """Write every operator's folder: parameters, configuration, encrypted throw-away keys, password files, a fresh journal.
+
+    ``tables``: for each operator, of each chain by name, from `Devnet.make_table`.
+    """
     parameters = encode_parameters(world.get_parameters())
     operators = []
     for i, key in enumerate(world.operator_keys):
@@ -82,7 +85,7 @@ def write_operators(
         _write_key(home / "operator", key)
         for site in world.sites.values():
             _write_key(home / f"gas-{site.name}", world.get_gas_key(site, i))
-        operator.config.write_text(_make_config(operator, world, tables, broker_port))
+        operator.config.write_text(_make_config(operator, world, tables[i], broker_port))
         Journal.create_first(home / "journal.db", int(time.time()))
         operators.append(operator)
     return operators

@@ -191,10 +191,10 @@ async def start_testnet(options: Options, folder: Path, screen: Screen) -> Async
     secret = secrets.token_bytes(32)
     given = None
     families = options.families
-    plan = load_scenario(options.seed, families)
     if options.config is not None:
-        given = load_given(options.config, tuple(c.name for c in plan.chains))
-        plan = load_scenario(options.seed, tuple(given.chains[c.name].family for c in plan.chains))
+        given = load_given(options.config, tuple(c.name for c in load_scenario(options.seed).chains))
+        families = tuple(chain.family for chain in given.chains.values())
+    plan = load_scenario(options.seed, families)
     with Group(folder / "processes") as group:
         chains: dict[str, Devnet] = {}
         for chain_plan in plan.chains:
@@ -202,7 +202,9 @@ async def start_testnet(options: Options, folder: Path, screen: Screen) -> Async
                 chains[chain_plan.name] = open_given(given.path, chain_plan, given.chains[chain_plan.name], secret)
                 continue
             # from this thread: the kernel ends a child with the thread that started it
-            devnet = start_devnet(group, chain_plan, secret, slots_per_epoch=options.slots_per_epoch)
+            devnet = start_devnet(
+                group, chain_plan, secret, slots_per_epoch=options.slots_per_epoch, faults=options.faults
+            )
             chains[chain_plan.name] = devnet
             screen.say(f"chain {chain_plan.name}: {devnet.describe()}", "start")
         now = int(time.time())
@@ -218,11 +220,15 @@ async def start_testnet(options: Options, folder: Path, screen: Screen) -> Async
             }
             passwords = make_broker_passwords(world)
             broker = start_broker(group, passwords)
-            operators = write_operators(folder, world, tables, broker.port, passwords)
+            told = [
+                {name: {**table, "endpoints": chains[name].get_endpoints(i)} for name, table in tables.items()}
+                for i in range(len(passwords))
+            ]
+            operators = write_operators(folder, world, told, broker.port, passwords)
             wait_s = LIMIT_S if given is None else given.wait_s
             processes = start_operators(group, operators)
             await asyncio.to_thread(wait_for_heads, operators, processes, wait_s)
-            screen.say("broker and four operators run; each has proven both vaults", "start")
+            screen.say("broker and four operators run; each has proven every vault", "start")
             yield Testnet(
                 folder,
                 group,
@@ -283,6 +289,8 @@ class _Play:
         self.margin: dict[str, Any] = {}
         self.settled: dict[str, int] = {}
         self.waits: dict[str, int] = {}
+        self.lies: list[tuple[Devnet, str, str]] = []
+        """Chain, endpoint that lies to everybody, operator that has nothing but lying endpoints."""
 
     def _chapter(self, title: str) -> None:
         self.screen.say(title, "chapter")
@@ -316,6 +324,7 @@ class _Play:
             await asyncio.to_thread(self.net.broker.restart)
             self._fault("the broker was restarted")
             await self._disturb_nodes()
+            self._start_lies()
         await self._expire()
         self._chapter("Everybody withdraws")
         rounds = await story.withdraw_all()
@@ -365,6 +374,16 @@ class _Play:
                 chain.start_node()
                 self._fault(f"the node of chain {chain.name} is back")
 
+    def _start_lies(self) -> None:
+        """Let endpoints lie until the end, where a chain has any that can."""
+        for chain in self.net.chains.values():
+            endpoint, operator = chain.start_lies()
+            if endpoint:
+                self.lies.append((chain, endpoint, operator))
+                self._fault(
+                    f"the endpoint {endpoint} of chain {chain.name} forges heads from now on, for {operator} every endpoint does"
+                )
+
     # ------------------------------------------------------------------ chapters
 
     def _check_trades(self) -> None:
@@ -412,7 +431,7 @@ class _Play:
 
     async def _expire(self) -> None:
         world, story = self.net.world, self.story
-        self._chapter("Waiting for expiry: one price by signed reports, netting over both chains, packets, Acks")
+        self._chapter("Waiting for expiry: one price by signed reports, netting over all chains, packets, Acks")
         before = {s.vault_id: story.at(s).outbox_sequence for s in world.sites.values()}
         held = self.net.observer.get_holdings(world.get_series_id())
         if world.clock.now() >= world.scenario.expiry:

@@ -122,7 +122,10 @@ class LiveWorld(World):
     async def act_all(self, site: Site, calls: Sequence[tuple[str, Call]]) -> None:
         """Several transactions of one chain, each waited for; Rejected ("reverted") with the vault's word."""
         for user, call in calls:
-            gas = await asyncio.to_thread(site.finish, site.send(user, call))
+            sent = site.send(user, call)
+            if sent is None:
+                continue
+            gas = await asyncio.to_thread(site.finish, sent)
             self.gas_used += gas
             self.transactions += 1
             self.work[site.name][0] += 1

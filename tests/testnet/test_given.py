@@ -18,7 +18,7 @@ from relayer.testnet.run import Options, get_unavailable_reason, run_testnet
 from relayer.testnet.wasmd import DENOM, GAS_PRICE, PREFIX, start_wasmd
 from relayer.toml_writer import encode_toml
 
-NAMES = ("one", "two")
+NAMES = ("one", "two", "three")
 PASSWORD = "of a test"
 
 
@@ -57,6 +57,20 @@ def make_cosmos_chain(**changes):
         "faucet_password": "file:faucet.password",
         "is_throwaway_key": True,
         "endpoints": [{"name": "p", "rpc": "https://r.example.org"}],
+        **changes,
+    }
+
+
+def make_solana_chain(**changes):
+    return {
+        "family": "solana",
+        "chain": "solana:EtWTRABZaYq6iMfeYKouRu166VU2xqa1",
+        "program": "11111111111111111111111111111112",
+        "fund_lamports": "1000000000",
+        "faucet_key": "file:faucet.json",
+        "faucet_password": "file:faucet.password",
+        "is_throwaway_key": True,
+        "endpoints": [{"name": f"p{i}", "rpc": f"https://r{i}.example.org"} for i in range(4)],
         **changes,
     }
 
@@ -111,6 +125,36 @@ def test_a_wrong_key_of_a_cosmos_chain_is_named(tmp_path, change, named):
     assert named in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"chain": "solana:EtWTRABZaYq6iMfeYKouRu166VU2xqa0"}, "chains.three.chain"),
+        ({"program": "vault"}, "chains.three.program"),
+        ({"checkpoint": "0x" + "ab" * 32}, "chains.three.checkpoint"),
+        ({"endpoints": make_solana_chain()["endpoints"][:3]}, "chains.three.endpoints"),
+    ],
+)
+def test_a_wrong_key_of_a_solana_chain_is_named(tmp_path, change, named):
+    chains = {"one": make_chain(), "two": make_cosmos_chain(), "three": make_solana_chain(**change)}
+    with pytest.raises(Rejected) as caught:
+        load_given(write(tmp_path, chains), NAMES)
+    assert caught.value.reason == "bad_config"
+    assert named in str(caught.value)
+
+
+def test_two_chains_or_three_are_given_in_the_order_of_the_scenario(tmp_path):
+    chains = {"three": make_solana_chain(), "two": make_cosmos_chain(), "one": make_chain()}
+    given = load_given(write(tmp_path, chains), NAMES)
+    assert [(name, chain.family) for name, chain in given.chains.items()] == [
+        ("one", "evm"), ("two", "cosmos"), ("three", "solana"),
+    ]  # fmt: skip
+    del chains["three"]
+    assert list(load_given(write(tmp_path, chains), NAMES).chains) == ["one", "two"]
+    del chains["two"]
+    with pytest.raises(Rejected, match="must name the chains"):
+        load_given(write(tmp_path, chains), NAMES)
+
+
 def test_chains_that_the_scenario_does_not_have_are_refused(tmp_path):
     write_key(tmp_path, bytes([3]) * 32)
     with pytest.raises(Rejected) as caught:
@@ -157,7 +201,7 @@ def test_the_story_runs_through_given_endpoints(tmp_path, families):
     chains = {}
     starters = {"evm": start_given_evm, "cosmos": start_given_cosmos}
     with Group(tmp_path / "nodes") as group:
-        for number, (name, family) in enumerate(zip(NAMES, families, strict=True)):
+        for number, (name, family) in enumerate(zip(NAMES[: len(families)], families, strict=True)):
             chain, key = starters[family](group, name, 31501 + number)
             folder = tmp_path / name
             folder.mkdir()

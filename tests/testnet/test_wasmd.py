@@ -29,7 +29,9 @@ def devnet(tmp_path_factory):
     if reason:
         pytest.skip(reason)
     with Group(tmp_path_factory.mktemp("wasmd")) as group:
-        found = start_devnet(group, ChainPlan("two", "cosmos", "cosmos:optsettle-8"), bytes(32), slots_per_epoch=1)
+        found = start_devnet(
+            group, ChainPlan("two", "cosmos", "cosmos:optsettle-8"), bytes(32), slots_per_epoch=1, faults=False
+        )
         asyncio.run(found.site.create(PLAN, ["alice"], [sha256(b"gas")], lambda _: asyncio.sleep(0)))
         yield found
 
