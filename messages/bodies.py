@@ -8,11 +8,12 @@ unknown leg kind decodes): that is the vault's and the ledger's work.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from enum import IntEnum
+from functools import cache, lru_cache
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from messages.errors import Rejected
 from messages.hashing import keccak256
@@ -352,38 +353,65 @@ def _decode_words(types: tuple[str, ...], value: bytes, at: int) -> list[bytes |
 
 def _encode_words(types: tuple[str, ...], values: Sequence[object]) -> bytes:
     """Return the words of ``values``; Rejected ("range") when one does not fit its type."""
-    out: list[bytes] = []
-    for kind, value in zip(types, values, strict=True):
-        if kind in (_B32, _ADDRESS):
-            width = 32 if kind == _B32 else 20
-            if not isinstance(value, bytes) or len(value) != width:
-                raise Rejected(f"a {kind} has {width} bytes", got=value, reason="range")
-            out.append(value if width == 32 else bytes(12) + value)
-            continue
-        # bool is an int to Python and never to this protocol
+    return b"".join([_ENCODERS[kind](value) for kind, value in zip(types, values, strict=True)])
+
+
+def _encode_b32(value: object) -> bytes:
+    if not isinstance(value, bytes) or len(value) != 32:
+        raise Rejected("a bytes32 has 32 bytes", got=value, reason="range")
+    return value
+
+
+def _encode_address(value: object) -> bytes:
+    if not isinstance(value, bytes) or len(value) != 20:
+        raise Rejected("an address has 20 bytes", got=value, reason="range")
+    return bytes(12) + value
+
+
+def _encode_signed(value: object) -> bytes:
+    # bool is an int to Python and never to this protocol
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise Rejected("an int256 is an integer", got=value, reason="range")
+    if not -(2**255) <= value < 2**255:
+        raise Rejected("more than an int256", got=value, reason="range")
+    return value.to_bytes(32, "big", signed=True)
+
+
+def _make_unsigned_encoder(kind: str, bits: int) -> Callable[[object], bytes]:
+    def encode(value: object) -> bytes:
         if not isinstance(value, int) or isinstance(value, bool):
             raise Rejected(f"a {kind} is an integer", got=value, reason="range")
-        if kind == _I256:
-            if not -(2**255) <= value < 2**255:
-                raise Rejected("more than an int256", got=value, reason="range")
-            out.append(value.to_bytes(32, "big", signed=True))
-        else:
-            if value < 0 or value >> _UINT_BITS[kind]:
-                raise Rejected(f"more than a {kind}", got=value, reason="range")
-            out.append(value.to_bytes(32, "big"))
-    return b"".join(out)
+        if value < 0 or value >> bits:
+            raise Rejected(f"more than a {kind}", got=value, reason="range")
+        return value.to_bytes(32, "big")
+
+    return encode
+
+
+_ENCODERS: dict[str, Callable[[object], bytes]] = {
+    _B32: _encode_b32,
+    _ADDRESS: _encode_address,
+    _I256: _encode_signed,
+    **{kind: _make_unsigned_encoder(kind, bits) for kind, bits in _UINT_BITS.items()},
+}
 
 
 def _word(number: int) -> bytes:
     return number.to_bytes(32, "big")
 
 
+@cache
+def _get_names(kind: Any) -> tuple[str, ...]:  # Any: mypy does not take a class for hashable, which the cache asks for
+    return tuple(f.name for f in fields(kind))
+
+
 def _get_values(item: object) -> list[object]:
-    return [getattr(item, f.name) for f in fields(item)]  # type: ignore[arg-type]  # all callers pass dataclasses
+    kind: Any = type(item)
+    return [getattr(item, name) for name in _get_names(kind)]
 
 
 def _encode_array(types: tuple[str, ...], items: Sequence[object]) -> bytes:
-    return _word(len(items)) + b"".join(_encode_words(types, _get_values(item)) for item in items)
+    return _word(len(items)) + b"".join([_encode_words(types, _get_values(item)) for item in items])
 
 
 def _decode_array(types: tuple[str, ...], value: bytes, at: int, limit: int) -> tuple[list[list[bytes | int]], int]:
@@ -498,8 +526,12 @@ def decode_outbox_body(value: bytes) -> OutboxBody:
     return body  # type: ignore[return-value]  # as above
 
 
+@lru_cache(maxsize=64)
 def decode_inbox_body(value: bytes, limits: Limits) -> InboxBody:
-    """Return the body of an inbox packet within ``limits``; Rejected ("malformed") otherwise (vault.md 3)."""
+    """Return the body of an inbox packet within ``limits``; Rejected ("malformed") otherwise (vault.md 3).
+
+    The newest are remembered: ledger, plan, signer and the fold of its Ack all read one packet.
+    """
     kind = get_kind(value)
     body: object
     if kind in _INBOX_STATIC:

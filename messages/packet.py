@@ -73,13 +73,15 @@ def _hash_text(text: str) -> bytes:
     return sha256(_encode_text(text))
 
 
+@lru_cache(maxsize=256)
+def _join_text_hashes(source_port: str, destination_port: str, version: str, encoding: str) -> bytes:
+    return _hash_text(source_port) + _hash_text(destination_port) + _hash_text(version) + _hash_text(encoding)
+
+
 def compute_payload_hash(payload: Payload) -> bytes:
     """Return H(H(source port) || H(destination port) || H(version) || H(encoding) || H(value)), 32 bytes."""
     return sha256(
-        _hash_text(payload.source_port)
-        + _hash_text(payload.destination_port)
-        + _hash_text(payload.version)
-        + _hash_text(payload.encoding)
+        _join_text_hashes(payload.source_port, payload.destination_port, payload.version, payload.encoding)
         + sha256(payload.value)
     )
 
@@ -178,10 +180,7 @@ def verify_packet_limits(packet: Packet) -> None:
     _hash_text(packet.source_client)  # raises on a bad text; every text is hashed for the commitment anyway
     _hash_text(packet.destination_client)
     for p in packet.payloads:
-        _hash_text(p.source_port)
-        _hash_text(p.destination_port)
-        _hash_text(p.version)
-        _hash_text(p.encoding)
+        _join_text_hashes(p.source_port, p.destination_port, p.version, p.encoding)
     if sum(len(p.value) for p in packet.payloads) > MAX_VALUE_BYTES:
         raise Rejected("payload bytes in total", expected=f"<= {MAX_VALUE_BYTES}", reason="bad_packet")
 
@@ -207,9 +206,55 @@ def _abi_tuple(parts: Sequence[int | bytes]) -> bytes:
     return b"".join(head) + b"".join(p for p in parts if isinstance(p, bytes))
 
 
+# With one payload, all of the encoding but sequence, timeout and value follows from the packet's texts: its frame. Texts repeat in every
+# packet of a vault, so frames are remembered, and a packet is three words between them.
+_MAX_FRAME_BYTES = 4096
+
+
+@lru_cache(maxsize=256)
+def _build_frame(
+    source_client: str, destination_client: str, source_port: str, destination_port: str, version: str, encoding: str
+) -> tuple[bytes, bytes, bytes]:
+    """Return what stands before the sequence, between it and the timeout, and from there to the length of the value."""
+    payload = Payload(source_port, destination_port, version, encoding, b"")
+    data = _encode_whole(Packet(0, source_client, destination_client, 0, (payload,)))
+    return data[:32], data[64:128], data[160:-32]
+
+
+@lru_cache(maxsize=256)
+def _decode_frame(first: bytes, second: bytes, third: bytes) -> tuple[str, str, str, str, str, str]:
+    """Return the texts whose frame this is (`_build_frame`); Rejected ("malformed") if it is none."""
+    packet = _decode_whole(first + _word(1) + second + _word(0) + third + _word(0))
+    if len(packet.payloads) != 1:
+        raise _malformed("a frame is of one payload", got=len(packet.payloads))
+    p = packet.payloads[0]
+    texts = (
+        packet.source_client,
+        packet.destination_client,
+        p.source_port,
+        p.destination_port,
+        p.version,
+        p.encoding,
+    )
+    if _build_frame(*texts) != (first, second, third):
+        raise _malformed("not the frame of a packet")
+    return texts
+
+
 def encode_packet_abi(packet: Packet) -> bytes:
     """Return abi.encode(packet) with the leading offset word (ibc-v2.md 1); Rejected ("bad_packet") on limits."""
     verify_packet_limits(packet)
+    if len(packet.payloads) != 1:
+        return _encode_whole(packet)
+    p = packet.payloads[0]
+    first, second, third = _build_frame(
+        packet.source_client, packet.destination_client, p.source_port, p.destination_port, p.version, p.encoding
+    )
+    parts = (first, _word(packet.sequence), second, _word(packet.timeout_timestamp), third, _abi_bytes(p.value))
+    return b"".join(parts)
+
+
+def _encode_whole(packet: Packet) -> bytes:
     payloads = [
         _abi_tuple(
             [_abi_bytes(t.encode()) for t in (p.source_port, p.destination_port, p.version, p.encoding)]
@@ -258,6 +303,35 @@ class _AbiReader:
 def decode_packet_abi(data: bytes) -> Packet:
     """Return the packet of its one canonical ABI encoding; Rejected ("malformed" or "size") otherwise."""
     _verify_size(data)
+    packet = _decode_framed(data)
+    if packet is not None:
+        return packet
+    packet = _decode_whole(data)
+    return _compare(packet, encode_packet_abi(packet), data)
+
+
+def _decode_framed(data: bytes) -> Packet | None:
+    """Return a packet of one payload whose frame is sound and whose rest is canonical; None for whatever needs a closer look."""
+    try:
+        read = _AbiReader(data)
+        elements = read.follow(32, 4) + 32
+        at = read.follow(read.follow(elements, 0), 4)
+        if at > _MAX_FRAME_BYTES:
+            return None
+        texts = _decode_frame(data[:32], data[64:128], data[160:at])
+        sequence, timeout, value = (
+            read.number(32, UINT64_MAX),
+            read.number(128, UINT64_MAX),
+            read.dynamic(at, MAX_VALUE_BYTES),
+        )
+    except Rejected:
+        return None
+    if sequence == 0 or data[at:] != _abi_bytes(value):
+        return None
+    return Packet(sequence, texts[0], texts[1], timeout, (Payload(*texts[2:], value),))
+
+
+def _decode_whole(data: bytes) -> Packet:
     read = _AbiReader(data)
     base = read.follow(0, 0)
     array = read.follow(base, 4)
@@ -267,14 +341,13 @@ def decode_packet_abi(data: bytes) -> Packet:
         at = read.follow(array + 32, i)
         value = read.dynamic(read.follow(at, 4), MAX_VALUE_BYTES)
         payloads.append(Payload(read.text(at, 0), read.text(at, 1), read.text(at, 2), read.text(at, 3), value))
-    packet = Packet(
+    return Packet(
         read.number(base, UINT64_MAX),
         read.text(base, 1),
         read.text(base, 2),
         read.number(base + 96, UINT64_MAX),
         tuple(payloads),
     )
-    return _compare(packet, encode_packet_abi(packet), data)
 
 
 def _compare(packet: Packet, again: bytes, data: bytes) -> Packet:

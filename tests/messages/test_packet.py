@@ -177,6 +177,29 @@ def test_every_flipped_bit_gives_another_packet_or_none(name):
     assert refused
 
 
+def decode_without_frames(data):
+    return p._compare(packet := p._decode_whole(data), p._encode_whole(packet), data)
+
+
+def test_a_remembered_frame_decides_as_a_look_at_every_field():
+    # once seen, the texts are not read again: whatever is changed in them, or around the three words between, must still show
+    good = p.encode_packet_abi(replace(P3, payloads=(GMP,)))
+    assert p.decode_packet_abi(good) == decode_without_frames(good)
+    accepted = 0
+    for changed in [*flip_each_bit(good), good[:-32], good + bytes(32), good[:-1]]:
+        try:
+            expected = decode_without_frames(changed)
+            p.verify_packet_limits(expected)
+        except Rejected:
+            expected = None
+        if expected is None:
+            assert get_refusal(p.decode_packet_abi, changed) in {"malformed", "bad_packet"}
+        else:
+            accepted += 1
+            assert p.decode_packet_abi(changed) == expected
+    assert accepted > 64
+
+
 @every_encoding
 def test_hostile_bytes_are_refused_or_are_the_one_encoding(name):
     encode, decode = ENCODINGS[name]
