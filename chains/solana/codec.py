@@ -11,7 +11,7 @@ from chains.solana.types import MAX_COMMITMENTS, MAX_OPERATORS, Attested, Observ
 from messages.canonical import decode_amount, decode_canonical, decode_hex, encode_amount, encode_canonical, encode_hex
 from messages.errors import Rejected
 
-MAX_UPDATE_BYTES = 1024 * MAX_OPERATORS + 80 * MAX_COMMITMENTS
+MAX_UPDATE_BYTES = 2 * 1024 * MAX_OPERATORS + 80 * MAX_COMMITMENTS
 MAX_TRUSTED_BYTES = 1024
 UINT64_MAX = 2**64 - 1
 _WORDS = {"clock", "head", "sequence", "slot", "vault"}
@@ -43,20 +43,23 @@ def encode_attested(update: Attested) -> bytes:
         {
             "commitments": [encode_hex(commitment) for commitment in update.commitments],
             "observations": [_to_object(signed) for signed in update.observations],
+            "timed": [_to_object(signed) for signed in update.timed],
         }
     )
 
 
 def decode_attested(data: bytes) -> Attested:
     """Read `encode_attested`; Rejected ("malformed", "not_canonical"). Judges no signature."""
-    found = _read_object(decode_canonical(data, max_bytes=MAX_UPDATE_BYTES), {"commitments", "observations"})
-    observations, commitments = found["observations"], found["commitments"]
-    if not isinstance(observations, list) or not isinstance(commitments, list):
+    found = _read_object(decode_canonical(data, max_bytes=MAX_UPDATE_BYTES), {"commitments", "observations", "timed"})
+    observations, commitments, timed = found["observations"], found["commitments"], found["timed"]
+    if not isinstance(observations, list) or not isinstance(commitments, list) or not isinstance(timed, list):
         raise _refuse(found)
-    if len(observations) > MAX_OPERATORS or len(commitments) > MAX_COMMITMENTS:
+    if max(len(observations), len(timed)) > MAX_OPERATORS or len(commitments) > MAX_COMMITMENTS:
         raise Rejected("too many observations or commitments", got=(len(observations), len(commitments)), reason="size")
     return Attested(
-        tuple(_read_signed(signed) for signed in observations), tuple(decode_hex(c, 32) for c in commitments)
+        tuple(_read_signed(signed) for signed in observations),
+        tuple(decode_hex(c, 32) for c in commitments),
+        tuple(_read_signed(signed) for signed in timed),
     )
 
 

@@ -2,7 +2,7 @@
 
 Two agreements are judged here. First an operator's own: its endpoints must agree before it signs. Then the committee's: m distinct
 operators whose heads lie on one history. The cut takes the lowest sequence, slot and clock of the m, so that every one of them has seen at
-least that much; what a set of several numbers says of time, see `verify_update`.
+least that much; what a set of several numbers says of time, see `verify_attested`.
 
 Source: protocol.md 11, ibc-v2.md 8 (hardening 4 to 6), incidents.md 1E.
 """
@@ -244,32 +244,68 @@ def get_operator_set(sets: Sequence[OperatorSet], time: int) -> OperatorSet:
     return found[-1]
 
 
-def verify_attested(vault_id: bytes, operators: OperatorSet, update: Attested) -> Trusted:
-    """Check that exactly m distinct operators stand for one history; the lowest they have all seen.
+def verify_attested(vault_id: bytes, sets: Sequence[OperatorSet], update: Attested) -> Trusted:
+    """Check that exactly m distinct operators stand for one history; the lowest they have all seen, and the time that m agree on.
 
-    Rejected: "too_few", "too_many", "repeated_signer" (operators must ascend), "wrong_link" (heads that do not lie on one history),
-    "malformed", and the reasons of `verify_observation`.
+    Operators at several numbers stand for the history up to the lowest of them, but only those at that number say that it was the last one:
+    one liar with the lowest number and a late clock could make an absence out of the others' word. So time is what m operators say that
+    were at one number, here or before (``update.timed``).
+
+    Rejected: "too_few", "too_many", "repeated_signer" (operators must ascend), "wrong_link" (heads that do not lie on one history), "no_set",
+    "untimed" (several numbers, and no m operators at one number that is none of the later ones), "malformed", and the reasons of
+    `verify_observation`.
     """
-    count = len(update.observations)
-    if count < operators.threshold:
-        raise Rejected("too few operators", got=count, expected=operators.threshold, reason="too_few")
-    if count > min(operators.threshold, MAX_OPERATORS):
-        raise Rejected("more operators than are needed", got=count, expected=operators.threshold, reason="too_many")
-    if any(a.operator >= b.operator for a, b in pairwise(update.observations)):
-        raise Rejected("operators must ascend", got=count, reason="repeated_signer")
-    for signed in update.observations:
-        verify_observation(signed, vault_id, operators.operators)
+    operators = _verify_signers(vault_id, sets, update.observations)
     seen = sorted((s.observation for s in update.observations), key=lambda o: o.sequence)
     _verify_links(seen, update.commitments)
     return Trusted(
         vault_id=vault_id,
         sequence=seen[0].sequence,
         slot=min(o.slot for o in seen),
-        clock=min(o.clock for o in seen),
+        clock=_verify_time(vault_id, sets, update),
         head=seen[0].head,
         m=operators.threshold,
         n=len(operators.operators),
     )
+
+
+def _verify_signers(
+    vault_id: bytes, sets: Sequence[OperatorSet], observations: Sequence[SignedObservation]
+) -> OperatorSet:
+    """The set in force at the lowest clock, of which exactly m signed, each once."""
+    count = len(observations)
+    if not count:
+        raise Rejected("no operator stands for this", got=0, reason="too_few")
+    operators = get_operator_set(sets, min(signed.observation.clock for signed in observations))
+    if count < operators.threshold:
+        raise Rejected("too few operators", got=count, expected=operators.threshold, reason="too_few")
+    if count > min(operators.threshold, MAX_OPERATORS):
+        raise Rejected("more operators than are needed", got=count, expected=operators.threshold, reason="too_many")
+    if any(a.operator >= b.operator for a, b in pairwise(observations)):
+        raise Rejected("operators must ascend", got=count, reason="repeated_signer")
+    for signed in observations:
+        verify_observation(signed, vault_id, operators.operators)
+    return operators
+
+
+def _verify_time(vault_id: bytes, sets: Sequence[OperatorSet], update: Attested) -> int:
+    timed, lowest = update.timed, min(signed.observation.sequence for signed in update.observations)
+    if is_one_number(update.observations):
+        if timed:
+            raise Rejected(
+                "observations at one number say what time it is themselves", got=len(timed), reason="malformed"
+            )
+        timed = update.observations
+    else:
+        if not timed or not is_one_number(timed) or timed[0].observation.sequence > lowest:
+            raise Rejected("observations at several numbers say no time", got=len(timed), reason="untimed")
+        _verify_signers(vault_id, sets, timed)
+    return min(signed.observation.clock for signed in timed)
+
+
+def is_one_number(observations: Sequence[SignedObservation]) -> bool:
+    """Whether all of them saw the vault at one number with one head: only then they say that nothing came after it."""
+    return len({(signed.observation.sequence, signed.observation.head) for signed in observations}) == 1
 
 
 def _verify_links(seen: Sequence[Observation], commitments: Sequence[bytes]) -> None:
@@ -299,59 +335,33 @@ def _verify_links(seen: Sequence[Observation], commitments: Sequence[bytes]) -> 
             )
 
 
-def is_one_number(update: Attested) -> bool:
-    """Whether all its operators saw the vault at one number; only then it says that nothing came after it."""
-    return len({signed.observation.sequence for signed in update.observations}) == 1
-
-
 def verify_update(trusted: Trusted, sets: Sequence[OperatorSet], update: Attested, now: int) -> Trusted:
     """The next state that counts; ``now`` in unix seconds.
 
-    Operators at several numbers stand for the history up to the lowest of them, and only those at that number say that it was the last one.
-    One liar with the lowest number and a late clock could make an absence out of that. So such a set moves the number and not the clock:
-    time goes by with m operators at one number.
-
-    Rejected: "future", "old" (sequence, slot or clock below what counts already, or nothing new), and the reasons of `verify_attested`.
+    Rejected: "future", "old" (sequence or clock below what counts already, or no later slot), and the reasons of `verify_attested`.
     Conflict ("two_heads"): m operators stand for another head of the number that is on record.
     """
-    after = _verify_in_force(trusted.vault_id, sets, update, now)
+    after = verify_first(trusted.vault_id, sets, update, now)
     if after.sequence == trusted.sequence and after.head != trusted.head:
         raise Conflict("operators stand for two heads", got=after.head, expected=trusted.head, reason="two_heads")
-    pairs = ((after.sequence, trusted.sequence), (after.slot, trusted.slot), (after.clock, trusted.clock))
-    is_one = is_one_number(update)
-    is_new = any(new > known for new, known in pairs) if is_one else after.sequence > trusted.sequence
-    if any(new < known for new, known in pairs) or not is_new:
-        raise Rejected("a state of the past", got=pairs[0], expected=f">= {trusted.sequence}, newer", reason="old")
-    return after if is_one else replace(after, clock=trusted.clock)
-
-
-def verify_first(vault_id: bytes, sets: Sequence[OperatorSet], update: Attested, now: int) -> Trusted:
-    """The first state that counts: `verify_attested` by the set in force at its clock; Rejected also "future", "no_set", "mixed".
-
-    There is no time on record yet that a set of several numbers could leave as it is (`verify_update`): "mixed".
-    """
-    after = _verify_in_force(vault_id, sets, update, now)
-    if not is_one_number(update):
-        raise Rejected("the first state needs m operators at one number", got=len(update.commitments), reason="mixed")
+    if after.slot <= trusted.slot or after.sequence < trusted.sequence or after.clock < trusted.clock:
+        raise Rejected(
+            "a state of the past",
+            got=(after.slot, after.sequence, after.clock),
+            expected=(f"> {trusted.slot}", f">= {trusted.sequence}", f">= {trusted.clock}"),
+            reason="old",
+        )
     return after
 
 
-def _verify_in_force(vault_id: bytes, sets: Sequence[OperatorSet], update: Attested, now: int) -> Trusted:
-    if not update.observations:
-        raise Rejected("no operator stands for this", got=0, reason="too_few")
-    clock = min(signed.observation.clock for signed in update.observations)
-    if clock > now + MAX_CLOCK_AHEAD_S:
-        raise Rejected("a clock of the future", got=clock, expected=f"<= {now + MAX_CLOCK_AHEAD_S}", reason="future")
-    return verify_attested(vault_id, get_operator_set(sets, clock), update)
-
-
-def verify_standing(trusted: Trusted, sets: Sequence[OperatorSet], evidence: Attested) -> None:
-    """Check that these observations are those of a trusted state; Rejected ("wrong_evidence") and the reasons of `verify_attested`."""
-    clock = min((signed.observation.clock for signed in evidence.observations), default=0)
-    found = verify_attested(trusted.vault_id, get_operator_set(sets, clock), evidence)
-    clock = found.clock if is_one_number(evidence) else min(found.clock, trusted.clock)
-    if replace(found, clock=clock) != trusted:
-        raise Rejected("observations of another state", got=found.sequence, reason="wrong_evidence")
+def verify_first(vault_id: bytes, sets: Sequence[OperatorSet], update: Attested, now: int) -> Trusted:
+    """The first state that counts: `verify_attested`; Rejected also "future"."""
+    after = verify_attested(vault_id, sets, update)
+    if after.clock > now + MAX_CLOCK_AHEAD_S:
+        raise Rejected(
+            "a clock of the future", got=after.clock, expected=f"<= {now + MAX_CLOCK_AHEAD_S}", reason="future"
+        )
+    return after
 
 
 def choose_attested(
@@ -360,38 +370,40 @@ def choose_attested(
     commitments: Sequence[bytes],
     after_sequence: int,
     trusted: Trusted | None = None,
+    standing: Attested | None = None,
 ) -> Attested | None:
     """The best m of the observations at hand, one an operator, that make a newer state count (`verify_update`, `verify_first`).
 
-    First m operators at one number, the highest where they are: they move time. Else m operators on one history, highest numbers first.
+    First m operators at one number, the highest where they are: they move time. Else m operators on one history, highest numbers first, and
+    time as it was.
 
     Args:
         observations: verified ones of one vault, several of each operator.
         threshold: m.
         commitments: those of the packets ``after_sequence + 1``, ``+ 2`` ..., as far as this node has them.
         after_sequence: number of the packet before the first commitment.
-        trusted: what counts already; None before the first, when only operators at one number count.
+        trusted: what counts already; None before the first.
+        standing: what made it count, where that is at hand; without it only operators at one number count.
 
     Returns:
         None where no m of them agree on anything newer, or the packets between them are not at hand.
     """
     if trusted is not None:
-        # one observation below what counts would make a set "old", however good the others are
-        observations = [signed for signed in observations if _is_not_below(signed.observation, trusted)]
-    chosen = _choose_one_number(observations, threshold, trusted)
-    if chosen is not None or trusted is None:
+        # one observation that is not above what counts would make a set "old", however good the others are
+        observations = [signed for signed in observations if _is_above(signed.observation, trusted)]
+    chosen = _choose_one_number(observations, threshold)
+    if chosen is not None or trusted is None or standing is None:
         return chosen
     newer = [signed for signed in observations if signed.observation.sequence > trusted.sequence]
-    return _choose_one_history(newer, threshold, commitments, after_sequence)
+    chosen = _choose_one_history(newer, threshold, commitments, after_sequence)
+    return None if chosen is None else replace(chosen, timed=standing.timed or standing.observations)
 
 
-def _is_not_below(o: Observation, trusted: Trusted) -> bool:
-    return o.sequence >= trusted.sequence and o.slot >= trusted.slot and o.clock >= trusted.clock
+def _is_above(o: Observation, trusted: Trusted) -> bool:
+    return o.slot > trusted.slot and o.sequence >= trusted.sequence and o.clock >= trusted.clock
 
 
-def _choose_one_number(
-    observations: Sequence[SignedObservation], threshold: int, trusted: Trusted | None
-) -> Attested | None:
+def _choose_one_number(observations: Sequence[SignedObservation], threshold: int) -> Attested | None:
     """M operators at the highest number that m have seen with one head, each by its latest look at it."""
     places: dict[tuple[int, bytes], dict[bytes, SignedObservation]] = {}
     for signed in observations:
@@ -402,12 +414,8 @@ def _choose_one_number(
             latest[signed.operator] = signed
     for place in sorted(places, reverse=True):
         ranked = sorted(places[place].values(), key=lambda s: (_get_order(s.observation), s.operator), reverse=True)
-        chosen = ranked[:threshold]
-        if len(chosen) < threshold:
-            continue
-        slot, clock = min(s.observation.slot for s in chosen), min(s.observation.clock for s in chosen)
-        if trusted is None or (place[0], slot, clock) != (trusted.sequence, trusted.slot, trusted.clock):
-            return Attested(tuple(sorted(chosen, key=lambda s: s.operator)))
+        if len(ranked) >= threshold:
+            return Attested(tuple(sorted(ranked[:threshold], key=lambda s: s.operator)))
     return None
 
 

@@ -88,7 +88,9 @@ class SolanaVerifier(Verifier[Attested, Trusted, Attested, Attested]):
             raise Rejected(
                 "not the number that counts", got=head.sequence, expected=trusted.sequence, reason="wrong_number"
             )
-        observations.verify_standing(trusted, self._rules.sets, proof)
+        found = observations.verify_attested(self._rules.vault_id, self._rules.sets, proof)
+        if found != trusted:
+            raise Rejected("observations of another state", got=found.sequence, reason="wrong_evidence")
         return proofs.verify_head(trusted, head.head, codec.encode_attested(proof), chain=ChainId(self._rules.chain))
 
     def get_point(self, trusted: Trusted) -> Point:

@@ -59,10 +59,24 @@ def observe(key, sequence, slot=100, clock=NOW, heads=HEADS, vault=VAULT):
     return SignedObservation(observation, get_address(key), sign_digest(key, compute_observation_digest(observation)))
 
 
-def attest(*observations, links=None):
+def attest(*observations, links=None, timed=None):
+    """M observations with what links them, and what says the time where they are at several numbers: the same operators, all at the lowest."""
     numbers = sorted(s.observation.sequence for s in observations)
     between = tuple(COMMITMENTS[numbers[0] : numbers[-1]]) if links is None else tuple(links)
-    return Attested(tuple(sorted(observations, key=lambda s: s.operator)), between)
+    if timed is None:
+        timed = () if len(set(numbers)) == 1 else [make_timed(s, numbers[0]) for s in observations]
+    return Attested(by_operator(observations), between, by_operator(timed))
+
+
+def by_operator(observations):
+    return tuple(sorted(observations, key=lambda s: s.operator))
+
+
+def make_timed(signed, sequence):
+    """What the same operator said of a number before it saw a later one."""
+    o = signed.observation
+    keys = [key for key in OPERATOR_KEYS if get_address(key) == signed.operator]
+    return observe(keys[0], sequence, o.slot, o.clock, vault=o.vault_id) if keys else signed
 
 
 def get_reason(check, *args, error=Rejected, **kwargs):
@@ -83,7 +97,7 @@ FIRST = verify_first(VAULT, SETS, attest(*(observe(key, 3, 50, NOW - 50) for key
 
 
 def test_three_operators_count_at_the_lowest_of_what_they_saw():
-    trusted = verify_attested(VAULT, SETS[0], attest(*THREE))
+    trusted = verify_attested(VAULT, SETS, attest(*THREE))
     assert (trusted.sequence, trusted.slot, trusted.clock, trusted.head) == (4, 100, NOW, HEADS[4])
     proven = verify_head(trusted, HEADS[4], b"evidence", chain=ChainId("solana:x"))
     assert (proven.tier, proven.header_hash, proven.height, proven.time) == (TrustTier(3, 3, 4), bytes(32), 100, NOW)
@@ -353,7 +367,8 @@ def test_liars_that_may_be_there_never_hold_back_the_time_of_honest_endpoints_th
 
 # ---- choosing ---------------------------------------------------------------------------------------------------------
 
-BEGIN = verify_first(VAULT, SETS, attest(*(observe(key, 0, 1, NOW - 100) for key in OPERATOR_KEYS[:3])), NOW)
+BEGUN = attest(*(observe(key, 0, 1, NOW - 100) for key in OPERATOR_KEYS[:3]))
+BEGIN = verify_first(VAULT, SETS, BEGUN, NOW)
 
 
 @settings(max_examples=80, deadline=None)
@@ -368,7 +383,7 @@ def test_with_one_liar_of_four_the_honest_three_always_count_and_the_liar_never_
         for i, (key, n) in enumerate(zip(OPERATOR_KEYS, numbers, strict=True))
     ]
     random.Random(seed).shuffle(observations)
-    chosen = choose_attested(observations, 3, COMMITMENTS, 0, BEGIN)
+    chosen = choose_attested(observations, 3, COMMITMENTS, 0, BEGIN, BEGUN)
     assert chosen is not None
     trusted = verify_update(BEGIN, SETS, chosen, NOW)
     assert trusted.head == HEADS[trusted.sequence]
@@ -377,10 +392,10 @@ def test_with_one_liar_of_four_the_honest_three_always_count_and_the_liar_never_
 
 def test_without_the_packets_between_them_operators_do_not_agree():
     spread = [observe(key, n) for key, n in zip(OPERATOR_KEYS[:3], (3, 5, 7), strict=True)]
-    assert choose_attested(spread, 3, COMMITMENTS[:5], 0, BEGIN) is None
-    assert choose_attested(spread, 3, COMMITMENTS[3:], 3, BEGIN) is not None
+    assert choose_attested(spread, 3, COMMITMENTS[:5], 0, BEGIN, BEGUN) is None
+    assert choose_attested(spread, 3, COMMITMENTS[3:], 3, BEGIN, BEGUN) is not None
     assert choose_attested(spread, 3, COMMITMENTS[3:], 3) is None  # no first state of several numbers
-    assert choose_attested(spread[:2], 3, COMMITMENTS, 0, BEGIN) is None
+    assert choose_attested(spread[:2], 3, COMMITMENTS, 0, BEGIN, BEGUN) is None
     same = [observe(key, 5) for key in OPERATOR_KEYS[:3]]
     assert choose_attested(same, 3, (), 0) == attest(*same)
 
@@ -399,9 +414,16 @@ def test_operators_meet_at_a_number_that_each_saw_at_its_own_time():
     assert (trusted.sequence, trusted.clock) == (5, NOW)
     # then the number goes on without time, as far as all three of them went
     later = [*said, observe(b, 6, 102, NOW + 2), observe(c, 8, 104, NOW + 4)]
-    further = verify_update(trusted, SETS, choose_attested(later, 3, COMMITMENTS, 0, trusted), NOW)
+    assert choose_attested(later, 3, COMMITMENTS, 0, trusted) is None  # nothing at hand says what time it was
+    mixed = choose_attested(later, 3, COMMITMENTS, 0, trusted, chosen)
+    assert mixed.timed == chosen.observations
+    further = verify_update(trusted, SETS, mixed, NOW)
     assert (further.sequence, further.slot, further.clock) == (6, 102, NOW)
-    assert choose_attested(later, 3, COMMITMENTS, 0, further) is None
+    assert choose_attested(later, 3, COMMITMENTS, 0, further, mixed) is None
+    last = [observe(key, 9, 110, NOW + 10) for key in (a, b, c)]
+    assert choose_attested([*later, *last], 3, COMMITMENTS, 0, further, mixed) == attest(*last)
+    even_later = [observe(key, n, 120 + n, NOW + n) for key, n in ((a, 9), (b, 10), (c, 11))]
+    assert choose_attested([*later, *even_later], 3, COMMITMENTS, 0, further, mixed).timed == chosen.observations
 
 
 def test_what_lies_below_what_counts_is_never_chosen_again():
@@ -416,7 +438,7 @@ def test_what_lies_below_what_counts_is_never_chosen_again():
 
 def test_of_an_operator_only_its_newest_word_counts_once():
     old = [observe(OPERATOR_KEYS[0], n, 100 + n, NOW + n) for n in (3, 4, 5)]
-    assert choose_attested([*old, observe(OPERATOR_KEYS[1], 5)], 3, COMMITMENTS, 0, BEGIN) is None
+    assert choose_attested([*old, observe(OPERATOR_KEYS[1], 5)], 3, COMMITMENTS, 0, BEGIN, BEGUN) is None
 
 
 # ---- time -------------------------------------------------------------------------------------------------------------
@@ -427,13 +449,39 @@ def test_one_liar_with_the_lowest_number_and_a_late_clock_makes_no_absence():
     trusted = verify_first(VAULT, SETS, attest(*(observe(key, 5) for key in OPERATOR_KEYS[:3])), NOW)
     honest = [observe(key, 7, 110, NOW + 10) for key in OPERATOR_KEYS[:2]]
     liar = observe(OPERATOR_KEYS[2], 5, 109, NOW + 9)
-    mixed = attest(*honest, liar)
-    twin = verify_attested(VAULT, SETS[0], mixed)  # the lowest of each, without regard to who says what
-    assert (twin.sequence, twin.clock) == (5, NOW + 9)
-    assert get_reason(verify_update, trusted, SETS, mixed, NOW) == "old"
-    six = attest(*honest, observe(OPERATOR_KEYS[2], 6, 109, NOW + 9))
-    assert verify_update(trusted, SETS, six, NOW).clock == trusted.clock
-    assert get_reason(verify_first, VAULT, SETS, six, NOW) == "mixed"
+    mixed = attest(*honest, liar, timed=())
+    lowest = (
+        min(s.observation.sequence for s in mixed.observations),
+        min(s.observation.clock for s in mixed.observations),
+    )
+    assert lowest == (5, NOW + 9)  # what a twin would take that has no regard to who says what
+    assert get_reason(verify_update, trusted, SETS, mixed, NOW) == "untimed"
+    assert get_reason(verify_first, VAULT, SETS, mixed, NOW) == "untimed"
+    standing = [observe(key, 5, 90, NOW) for key in OPERATOR_KEYS[:3]]
+    assert verify_update(trusted, SETS, attest(*honest, liar, timed=standing), NOW).clock == NOW
+
+
+TIMED = [observe(key, 4, 90, NOW - 10) for key in OPERATOR_KEYS[1:4]]
+
+
+@pytest.mark.parametrize(
+    ("timed", "reason"),
+    [
+        ((), "untimed"),
+        (TIMED[:2], "too_few"),
+        ([*TIMED[:2], observe(OPERATOR_KEYS[3], 3, 90, NOW - 10)], "untimed"),
+        ([observe(key, 5, 101, NOW) for key in OPERATOR_KEYS[:3]], "untimed"),  # a later number than the lowest
+        ([*TIMED[:2], TIMED[0]], "repeated_signer"),
+        ([*TIMED[:2], observe(b"\7" * 32, 4, 90, NOW - 10)], "unknown_signer"),
+        ([*TIMED[:2], observe(OPERATOR_KEYS[3], 4, 90, NOW - 10, heads=make_heads([b"\1" * 32] * 5))], "untimed"),
+    ],
+)
+def test_time_is_the_word_of_m_operators_at_one_number_that_is_none_of_the_later(timed, reason):
+    good = attest(*THREE, timed=TIMED)
+    assert verify_update(FIRST, SETS, good, NOW).clock == NOW - 10
+    timed = timed if reason == "repeated_signer" else by_operator(timed)
+    assert get_reason(verify_update, FIRST, SETS, replace(good, timed=tuple(timed)), NOW) == reason
+    assert get_reason(verify_update, FIRST, SETS, replace(attest(*FOUR), timed=by_operator(TIMED)), NOW) == "malformed"
 
 
 @settings(max_examples=100, deadline=None)
@@ -444,13 +492,14 @@ def test_one_liar_with_the_lowest_number_and_a_late_clock_makes_no_absence():
 )
 def test_with_one_liar_of_four_no_state_that_counts_ever_overstates_an_absence(steps, looks, lies):
     steps = sorted(steps)
-    said = [observe(OPERATOR_KEYS[i], get_sequence_at(t, steps), t, NOW + t) for i, t in looks if i != 3]
+    said = [observe(OPERATOR_KEYS[i], get_sequence_at(t, steps), t + 1, NOW + t) for i, t in looks if i != 3]
     said += [observe(OPERATOR_KEYS[3], n, t, NOW + t, FORKED if odd else HEADS) for n, t, odd in lies]
-    trusted = verify_first(VAULT, SETS, attest(*(observe(key, 0, 1, NOW) for key in OPERATOR_KEYS[:3])), NOW)
+    standing = attest(*(observe(key, 0, 1, NOW) for key in OPERATOR_KEYS[:3]))
+    trusted = verify_first(VAULT, SETS, standing, NOW)
     for count in range(1, len(said) + 1):
-        chosen = choose_attested(said[:count], 3, COMMITMENTS, 0, trusted)
+        chosen = choose_attested(said[:count], 3, COMMITMENTS, 0, trusted, standing)
         if chosen is None:
             continue
-        trusted = verify_update(trusted, SETS, chosen, NOW + 40)
+        standing, trusted = chosen, verify_update(trusted, SETS, chosen, NOW + 40)
         assert trusted.head == HEADS[trusted.sequence]
         assert get_sequence_at(trusted.clock - NOW, steps) <= trusted.sequence

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import coincurve
 import pytest
 
@@ -16,7 +18,9 @@ from messages.errors import Rejected
 NOW = 1_800_000_000
 KEYS = sorted((coincurve.PrivateKey(bytes([n]) * 32).secret for n in range(1, 6)), key=get_address)
 OPERATORS, STRANGER = tuple(get_address(k) for k in KEYS[:4]), KEYS[4]
-RULES = SolanaRules("solana:EtWTRABZaYq6iMfeYKouRu166VU2xqa1", b"\x07" * 32, (OperatorSet(0, OPERATORS, 3),))
+RULES = SolanaRules(
+    "solana:EtWTRABZaYq6iMfeYKouRu166VU2xqa1", b"\x07" * 32, (OperatorSet(0, OPERATORS, 3),), b"\x09" * 32
+)
 
 
 def make(key: bytes, sequence: int = 5, clock: int = NOW, head: bytes = b"\x11" * 32) -> SignedObservation:
@@ -80,7 +84,7 @@ def test_an_operator_of_a_former_set_does_not_count_after_the_rotation() -> None
         OperatorSet(0, OPERATORS, 3),
         OperatorSet(NOW + 100, tuple(sorted((*OPERATORS[1:], get_address(STRANGER)))), 3),
     )
-    rules = SolanaRules(RULES.chain, RULES.vault, sets)
+    rules = replace(RULES, sets=sets)
     pool = Pool(rules)
     pool.add(make(KEYS[0]), NOW)
     pool.add(make(KEYS[1]), NOW)
@@ -107,7 +111,7 @@ def test_an_operator_fills_no_more_than_its_own_places() -> None:
 
 
 def test_evidence_of_another_vault_is_refused() -> None:
-    other = SolanaRules(RULES.chain, b"\x08" * 32, RULES.sets)
+    other = replace(RULES, vault=b"\x08" * 32)
     pool = Pool(RULES)
     pool.add(make(KEYS[1]), NOW)
     evidence = pool.add(make(KEYS[1], head=b"\x22" * 32), NOW).evidence
