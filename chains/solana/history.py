@@ -1,0 +1,215 @@
+"""The packets of a vault out of one source's list of transactions, newest first, page by page. Believes nothing.
+
+Anybody can make transactions that name the vault's account, for a few thousand lamports each, and every one of them must be looked at: the list
+does not say which ones the vault acted in. So work is never done twice: what has been read of a source is kept while its list goes on from
+there, also where one call's time was over, and a transaction that held nothing is not asked for again.
+
+Whether the source told everything is not its word to give: the numbers must be without gaps, and the fold under the proven head decides
+(incident E5). Where a number is missing after everything was read, the source is asked for everything again next time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chains.claims import make_claims
+from chains.solana.client import SolanaClient
+from chains.solana.rpc_json import MAX_SIGNATURES, Listed, PacketEvent
+from messages.errors import Rejected, Unavailable
+from messages.outbox import Claim
+
+PARALLEL = 8
+"""Transactions that are asked for at the same time."""
+RETRIES = 3
+MAX_PACKETS = 50_000
+"""Events that are kept of one source: of the largest collect, with room for those that answer and those that links need."""
+MAX_PACKET_BYTES = 256 << 20
+"""Their payloads: far above what the largest collect needs (about 50 MB)."""
+MAX_SEEN = 50_000
+"""Transactions without a packet that are remembered of one source."""
+
+
+@dataclass
+class _Walk:
+    """A stretch of the list that is being read downwards: its newest transaction, and the last one that was read."""
+
+    newest: Listed | None = None
+    last: Listed | None = None
+
+
+class VaultHistory:
+    """What one source has told of one vault's packets. One `collect` at a time."""
+
+    def __init__(self, client: SolanaClient, source: str, retry_s: float = 0.25) -> None:
+        self._client = client
+        self._source = source
+        self._retry_s = retry_s
+        self._lock = asyncio.Lock()
+        self._events: dict[str, tuple[PacketEvent, ...]] = {}
+        """By signature, of transactions with packets."""
+        self._counts = [0, 0]
+        """Packets and bytes in `_events`."""
+        self._empty: dict[str, None] = {}
+        self._top: Listed | None = None
+        """Everything from here down to `_floor` that may hold a number above `_after` has been read."""
+        self._walk: _Walk | None = None
+        """The stretch above `_top` that is being read."""
+        self._after = 0
+        self._floor = 0
+        self._has_missed = False
+
+    async def collect(self, after: int, upto: int, floor: int) -> tuple[Claim, ...]:
+        """Claims of the numbers ``after`` < n <= ``upto``, in order and without a gap.
+
+        Args:
+            after: number of the last packet that is known.
+            upto: number of the last packet that is wanted.
+            floor: slot at or below which packet ``after`` was made; nothing older is read.
+
+        Raises:
+            Unavailable: "packets_missing" after everything was read; and of the source. What was read by then is kept.
+            Rejected: "log_twice", "missing_inbox", "size", "order" and others: the source lies, and nothing of it is kept.
+        """
+        async with self._lock:
+            try:
+                return await self._collect(after, upto, floor)
+            except Rejected:
+                self._forget(everything=True)
+                raise
+
+    async def _collect(self, after: int, upto: int, floor: int) -> tuple[Claim, ...]:
+        wanted = range(after + 1, upto + 1)
+        self._drop_old(after)
+        if after < self._after or floor < self._floor or (self._top is None and self._walk is None):
+            self._forget(everything=False)
+            self._after, self._floor = after, floor
+        is_newest = False
+        missing = self._find_missing(wanted)
+        while missing:
+            if self._walk is None:
+                if is_newest:
+                    raise self._miss(len(wanted), missing)
+                self._walk, is_newest = _Walk(), True
+            await self._read_page(self._walk, missing)
+        if self._walk is not None:
+            # What lies below in this stretch is older than everything that was asked for.
+            self._top, self._walk = self._walk.newest or self._top, None
+        self._has_missed = False
+        events = [event for found in self._events.values() for event in found]
+        return make_claims(events, after, upto)
+
+    async def _read_page(self, walk: _Walk, missing: set[int]) -> None:
+        """Read on downwards by one page, or until nothing is missing; the walk ends at what is known already or at the floor."""
+        page = await self._list(walk)
+        if walk.newest is None and page:
+            walk.newest = page[0]
+        if walk.last is not None and page and page[0].slot > walk.last.slot:
+            raise Rejected(
+                "a page that is newer than the one before it",
+                got=page[0].slot,
+                expected=f"<= {walk.last.slot}",
+                reason="order",
+                source=self._source,
+            )
+        bottom = max(self._floor, self._top.slot if self._top is not None else 0)
+        rows = [row for row in page if row.slot >= bottom]
+        unread = [row for row in rows if self._is_unread(row)]
+        for start in range(0, len(unread), PARALLEL):
+            part = unread[start : start + PARALLEL]
+            found = await asyncio.gather(*(self._read(row) for row in part), return_exceptions=True)
+            for row, events in zip(part, found, strict=True):
+                if isinstance(events, BaseException):
+                    raise events
+                self._keep(row, events, missing)
+                walk.last = row
+            if not missing:
+                return
+        if rows:
+            walk.last = rows[-1]
+        if len(rows) < len(page) or not page:
+            self._top, self._walk = walk.newest or self._top, None
+
+    async def _list(self, walk: _Walk) -> tuple[Listed, ...]:
+        before = walk.last.signature if walk.last is not None else ""
+        until = self._top.signature if self._top is not None else ""
+        for attempt in range(RETRIES):
+            try:
+                return await self._client.list_transactions(
+                    self._source, self._client.rules.vault, before=before, until=until, limit=MAX_SIGNATURES
+                )
+            except Unavailable:
+                if attempt == RETRIES - 1:
+                    raise
+                await asyncio.sleep(self._retry_s * 2**attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _read(self, row: Listed) -> tuple[PacketEvent, ...]:
+        for attempt in range(RETRIES):
+            try:
+                return await self._client.read_events(self._source, row)
+            except Unavailable as error:
+                if attempt == RETRIES - 1 or error.reason == "no_inner_instructions":
+                    raise
+                await asyncio.sleep(self._retry_s * 2**attempt)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _is_unread(self, row: Listed) -> bool:
+        return not row.is_failed and row.signature not in self._events and row.signature not in self._empty
+
+    def _keep(self, row: Listed, events: Sequence[PacketEvent], missing: set[int]) -> None:
+        if not events:
+            self._empty[row.signature] = None
+            if len(self._empty) > MAX_SEEN:
+                del self._empty[next(iter(self._empty))]
+            return
+        self._events[row.signature] = tuple(events)
+        self._count(events, 1)
+        missing -= {event.packet.sequence for event in events if event.is_outbox}
+        if self._counts[0] > MAX_PACKETS or self._counts[1] > MAX_PACKET_BYTES:
+            raise Rejected(
+                "more packets than were asked for",
+                got=tuple(self._counts),
+                expected=(MAX_PACKETS, MAX_PACKET_BYTES),
+                reason="size",
+                source=self._source,
+            )
+
+    def _count(self, events: Sequence[PacketEvent], sign: int) -> None:
+        self._counts[0] += sign * len(events)
+        self._counts[1] += sign * sum(len(event.packet.payloads[0].value) for event in events)
+
+    def _find_missing(self, wanted: range) -> set[int]:
+        known = {event.packet.sequence for found in self._events.values() for event in found if event.is_outbox}
+        return {number for number in wanted if number not in known}
+
+    def _drop_old(self, after: int) -> None:
+        """Make room for what is asked for now; what is dropped would have to be read again."""
+        if self._counts[0] <= MAX_PACKETS // 2 and self._counts[1] <= MAX_PACKET_BYTES // 2:
+            return
+        for signature, events in list(self._events.items()):
+            if all(event.packet.sequence <= after for event in events if event.is_outbox):
+                del self._events[signature]
+                self._count(events, -1)
+        self._after = max(self._after, after)
+
+    def _miss(self, wanted: int, missing: set[int]) -> Unavailable:
+        # an index that lags behind looks like "nothing happened": read the list again next time, and the second time the transactions too
+        self._forget(everything=self._has_missed)
+        self._has_missed = not self._has_missed
+        return Unavailable(
+            "the endpoint does not tell every packet: it lags or withholds",
+            got=f"{wanted - len(missing)}, without number {min(missing)}",
+            expected=f"{wanted}",
+            reason="packets_missing",
+            source=self._source,
+        )
+
+    def _forget(self, *, everything: bool) -> None:
+        self._top = self._walk = None
+        self._after = self._floor = 0
+        if everything:
+            self._events.clear()
+            self._empty.clear()
+            self._counts = [0, 0]
