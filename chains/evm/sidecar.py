@@ -34,7 +34,7 @@ from chains.evm.beacon_sim import BeaconBlock, BeaconSim
 from chains.evm.forks import FAR_FUTURE_EPOCH, Fork, ForkSchedule, Preset, build_devnet
 from chains.evm.light_client import LightClientConfig
 from chains.evm.mpt import compute_trie_root, encode_rlp, encode_rlp_integer
-from chains.evm.transport import HttpExecutionProvider, call, verify_chain_id
+from chains.evm.transport import HttpExecutionProvider, call, call_each, verify_chain_id
 from chains.evm.verifier import encode_settings
 from messages.errors import Rejected, RelayerError, Unavailable
 from messages.hashing import keccak256
@@ -44,6 +44,8 @@ MAX_BACKLOG_EVENTS = 256
 """Events that wait for a subscriber; a slower one is disconnected and may come again."""
 MAX_SUBSCRIBERS = 64
 MAX_TRANSACTIONS = 10_000
+TRANSACTIONS_PER_CALL = 100
+"""A block's transactions are asked for by so many in one batch: most of a sidecar's time would be round trips."""
 POLLS_PER_SLOT = 4
 SLOT_EDGE_S = 0.002
 """So long after a slot begins it is looked at."""
@@ -318,10 +320,11 @@ class Follower:
         hashes = found.get("transactions")
         if not isinstance(hashes, list) or len(hashes) > MAX_TRANSACTIONS:
             raise Rejected("transactions are an array", got=type(hashes).__name__, reason="bad_json")
-        raw = [
-            parse_hex(await call(self._provider, "eth_getRawTransactionByHash", [h]), "transaction", limit=1 << 20)
-            for h in hashes
-        ]
+        raw: list[bytes] = []
+        for i in range(0, len(hashes), TRANSACTIONS_PER_CALL):
+            asked = [[h] for h in hashes[i : i + TRANSACTIONS_PER_CALL]]
+            answers = await call_each(self._provider, "eth_getRawTransactionByHash", asked)
+            raw += [parse_hex(answer, "transaction", limit=1 << 20) for answer in answers]
         root = compute_transactions_root(raw)
         if root != header.transaction_root:
             raise Rejected(

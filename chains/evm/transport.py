@@ -37,6 +37,7 @@ __all__ = [
     "HttpExecutionProvider",
     "RpcError",
     "call",
+    "call_each",
     "decode_json",
     "get",
     "verify_chain_id",
@@ -107,6 +108,22 @@ class HttpExecutionProvider(AsyncBaseProvider):
             raise Rejected("answer to another request", got=answer.get("id"), expected=asked, reason="wrong_id")
         return answer  # type: ignore[return-value]  # web3's TypedDict; fields are checked by `call`
 
+    async def make_requests(self, method: str, params: Sequence[Sequence[Any]]) -> list[Any]:
+        """One batch of requests of one method; the answers in the order asked, each to be judged like that of `make_request`."""
+        asked = [next(self._ids) for _ in params]
+        request = [
+            {"jsonrpc": "2.0", "id": i, "method": method, "params": list(p)} for i, p in zip(asked, params, strict=True)
+        ]
+        status, body = await self._http.fetch("POST", self._url, json=request)
+        verify_status(status, body)
+        answers = decode_json(body)
+        if not isinstance(answers, list) or not all(isinstance(a, dict) and a.get("jsonrpc") == "2.0" for a in answers):
+            raise Rejected("not a JSON-RPC 2.0 batch", got=body[:80], reason="malformed")
+        by_id = {a.get("id"): a for a in answers if type(a.get("id")) is int}
+        if len(answers) != len(asked) or by_id.keys() != set(asked):
+            raise Rejected("answers to other requests", got=len(answers), expected=len(asked), reason="wrong_id")
+        return [by_id[i] for i in asked]
+
     async def disconnect(self) -> None:
         """Close the connection pool."""
         await self._http.close()
@@ -126,6 +143,24 @@ async def call(provider: AsyncBaseProvider, method: str, params: Sequence[Any], 
     except (OSError, aiohttp.ClientError, Web3Exception) as error:
         # other providers than ours raise their libraries' errors; their texts may hold the URL with its key
         raise Unavailable(f"no connection for {method}: {type(error).__name__}", reason="unreachable") from error
+    return _get_result(answer)
+
+
+async def call_each(
+    provider: HttpExecutionProvider, method: str, params: Sequence[Sequence[Any]], timeout_s: float = TIMEOUT_S
+) -> list[Any]:
+    """The results of calls of one method in one round trip, in order; raises as `call` for the first that has none."""
+    if not params:
+        return []
+    try:
+        async with asyncio.timeout(timeout_s):
+            answers = await provider.make_requests(method, params)
+    except TimeoutError as error:
+        raise Unavailable(f"no answer to {method}", expected=f"within {timeout_s} s", reason="timeout") from error
+    return [_get_result(answer) for answer in answers]
+
+
+def _get_result(answer: Any) -> Any:
     if not isinstance(answer, dict):
         raise Rejected("not a JSON-RPC answer", got=type(answer).__name__, reason="malformed")
     failure = answer.get("error")

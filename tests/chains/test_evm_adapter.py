@@ -34,7 +34,7 @@ from chains.evm.forks import MAINNET
 from chains.evm.light_client import LightClientConfig
 from chains.evm.reader import EvmEndpoint, EvmReader, ReaderSettings
 from chains.evm.sim_rpc import LogLimits
-from chains.evm.transport import HttpBeaconTransport, HttpExecutionProvider, RpcError, call, decode_json
+from chains.evm.transport import HttpBeaconTransport, HttpExecutionProvider, RpcError, call, call_each, decode_json
 from chains.evm.verifier import build_rules, decode_settings, encode_settings
 from chains.registry import EndpointConfig, build_chain, build_rules_of, make_sim_config
 from contracts.evm import OUTBOX_HEAD_SLOT as BUILT_HEAD_SLOT
@@ -337,6 +337,49 @@ async def ask(answer, **options):
             return await call(provider, "eth_chainId", [])
         finally:
             await provider.disconnect()
+
+
+async def ask_each(change):
+    """Three numbers asked in one batch from a node that doubles them, its list of answers changed before it is sent."""
+
+    async def answer(request):
+        doubled = [{"jsonrpc": "2.0", "id": a["id"], "result": 2 * a["params"][0]} for a in await request.json()]
+        return web.json_response(change(doubled))
+
+    async with Node(answer) as node:
+        provider = HttpExecutionProvider(node.url)
+        try:
+            return await call_each(provider, "eth_double", [[1], [2], [3]])
+        finally:
+            await provider.disconnect()
+
+
+async def test_a_batch_is_answered_in_the_order_asked_whatever_the_nodes_order():
+    assert await ask_each(lambda answers: answers) == [2, 4, 6]
+    assert await ask_each(lambda answers: answers[::-1]) == [2, 4, 6]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda answers: answers[:2], "wrong_id"),
+        (lambda answers: [*answers[:2], answers[0]], "wrong_id"),
+        (lambda answers: [*answers, answers[0]], "wrong_id"),
+        (lambda answers: [answers[0], answers[1] | {"id": 99}, answers[2]], "wrong_id"),
+        (lambda answers: [answers[0], answers[1] | {"id": True}, answers[2]], "wrong_id"),
+        (lambda answers: answers[0], "malformed"),
+        (lambda answers: [*answers[:2], 6], "malformed"),
+        (lambda answers: [*answers[:2], {"jsonrpc": "2.0", "id": answers[2]["id"]}], "malformed"),
+        (
+            lambda answers: [*answers[:2], {"jsonrpc": "2.0", "id": answers[2]["id"], "error": {"code": 1}}],
+            "rpc_error",
+        ),
+    ],
+)
+async def test_a_batch_with_a_missing_foreign_or_failed_answer_is_refused(change, reason):
+    with pytest.raises(Rejected) as caught:
+        await ask_each(change)
+    assert caught.value.reason == reason
 
 
 def reply(**fields):
