@@ -254,7 +254,7 @@ async def start_net(folder: Path) -> AsyncIterator[Net]:
                 }
             passwords = make_broker_passwords(world)
             broker = start_broker(group, passwords)
-            operators = write_operators(folder, world, tables, broker.port, passwords)
+            operators = write_operators(folder, world, [tables] * len(world.operator_keys), broker.port, passwords)
             for operator in operators:  # their looks are part of what is measured
                 text = operator.config.read_text()
                 operator.config.write_text(text.replace('level = "info"', 'level = "debug"'))
