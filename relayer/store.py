@@ -212,7 +212,7 @@ class Store:
             _insert_head(db, head)
             for sequence, state in snapshots:
                 db.execute(
-                    "INSERT OR IGNORE INTO snapshots VALUES (?, ?, ?, ?)",
+                    "INSERT INTO snapshots VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     (head.vault_id, encode_u64(sequence), _digest_state(head.vault_id, sequence, state), state),
                 )
                 # Old states are only wanted for old cuts: a sparse row of them, or a big book would fill the disk.
@@ -352,7 +352,7 @@ class Store:
         """Keep a document under its digest; keeping it twice is keeping it once."""
         with self._file.transaction() as db:
             db.execute(
-                "INSERT OR IGNORE INTO documents VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO documents VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (digest, kind, encode_u64(k), encode_u64(r), operator, body, now),
             )
 
@@ -404,7 +404,7 @@ class Store:
                 _insert_vote(db, vote)
             for p in packets:
                 db.execute(
-                    "INSERT OR IGNORE INTO packets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO packets VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     (
                         p.vault_id, encode_u64(p.sequence), p.commitment, encode_u64(p.operator_epoch),
                         encode_u64(p.timeout), p.value, p.plan_digest, encode_u64(p.k), p.purpose, p.status, p.seen_at,
@@ -447,7 +447,7 @@ class Store:
         with self._file.transaction() as db:
             for vault_id, sequence, commitment, operator, signature in signatures:
                 db.execute(
-                    "INSERT OR IGNORE INTO signatures VALUES (?, ?, ?, ?, ?)",
+                    "INSERT INTO signatures VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                     (vault_id, encode_u64(sequence), commitment, operator, signature),
                 )
 
@@ -464,7 +464,7 @@ class Store:
         """Keep a certificate that verified."""
         with self._file.transaction() as db:
             db.execute(
-                "INSERT OR IGNORE INTO certificates VALUES (?, ?, ?, ?, ?)",
+                "INSERT INTO certificates VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (
                     certificate.vault_id, encode_u64(certificate.packet.sequence),
                     compute_commitment(certificate.packet), b"".join(certificate.signatures), now,
@@ -489,7 +489,8 @@ class Store:
         """Say that this node is going to submit a packet, before it signs a transaction for it."""
         with self._file.transaction() as db:
             db.execute(
-                "INSERT OR IGNORE INTO intents VALUES (?, ?, ?, ?)", (vault_id, encode_u64(sequence), commitment, now)
+                "INSERT INTO intents VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (vault_id, encode_u64(sequence), commitment, now),
             )
         reach("after_intent")
 
@@ -577,7 +578,7 @@ class Store:
         ]
         if rows:
             with self._file.transaction() as db:
-                db.executemany("INSERT OR IGNORE INTO prices VALUES (?, ?, ?, ?, ?, ?)", rows)
+                db.executemany("INSERT INTO prices VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING", rows)
 
     def get_prices(
         self, kind: str, *, since: int = 0, upto: int | None = None, feed: tuple[bytes, bytes] | None = None
@@ -625,7 +626,7 @@ class Store:
             raise Rejected("there is no such halt", got=halt, expected=sorted(known), reason="no_halt")
         with self._file.transaction() as db:
             db.execute(
-                "INSERT OR IGNORE INTO halt_clearances VALUES (?, ?, ?, ?)",
+                "INSERT INTO halt_clearances VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (halt, person.strip().casefold(), note[:MAX_DETAIL_CHARACTERS], now),
             )
         return not next(h for h in self.get_halts() if h.id == halt).is_active
@@ -667,7 +668,8 @@ class Store:
         with self._file.transaction() as db:
             return (
                 db.execute(
-                    "INSERT OR IGNORE INTO evidence VALUES (?, ?, ?, ?, ?)", (digest, operator, kind, body, now)
+                    "INSERT INTO evidence VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    (digest, operator, kind, body, now),
                 ).rowcount
                 > 0
             )
@@ -882,7 +884,7 @@ def _read_head(vault_id: bytes, row: tuple[bytes, ...]) -> HeadRecord:
 
 def _insert_vote(db: sqlite3.Connection, vote: Vote) -> None:
     db.execute(
-        "INSERT OR IGNORE INTO votes VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO votes VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         (encode_u64(vote.k), encode_u64(vote.r), vote.operator, vote.plan_digest, vote.signature),
     )
 

@@ -33,6 +33,9 @@ LIGHT_CLIENT_TIER = TrustTier(level=1)
 WASM_STORE = b"wasm"
 CONTRACT_STORE_PREFIX = b"\x03"
 OUTBOX_HEAD_KEY = b"outbox_head"
+PACKET_TABLE = b"\x10"
+"""Keys of the newest outbox packets: this byte and the number as u64, big-endian (contracts/cosmos/README.md)."""
+KEPT_PACKETS = 1024
 OP_TYPES = ("ics23:iavl", "ics23:simple")
 """Steps of a store query's proof, innermost first. The old "iavl:v", "iavl:a" and "multistore" steps are range proofs: never read (A1)."""
 SPECS = (IAVL_SPEC, TENDERMINT_SPEC)
@@ -43,6 +46,11 @@ def compute_contract_key(contract: bytes, key: bytes) -> bytes:
     if len(contract) != 32:
         raise Rejected("a contract address has 32 bytes", got=contract, reason="bad_address")
     return CONTRACT_STORE_PREFIX + contract + key
+
+
+def compute_packet_key(contract: bytes, sequence: int) -> bytes:
+    """Return the key of an outbox packet in the wasm store; Rejected ("bad_address")."""
+    return compute_contract_key(contract, PACKET_TABLE + sequence.to_bytes(8, "big"))
 
 
 def verify_head(

@@ -9,8 +9,10 @@ block a second is not chased. At the end of a round every other source is asked 
 validators really signed stops the chain at once, whoever shows it (F1, F3).
 
 Heads: header h carries the state after block h - 1, so the store is asked at h - 1. Packets: `tx_search` by the vault's own event, in ranges of
-heights; where a node keeps no index, the results of each block. Whether it told everything is not its word to give: the numbers must be
-without gaps, and the fold under the proven head decides (incident E5).
+heights; where a node keeps no index, the results of each block. Where that fails, the vault's own record of its newest packets, one by one: the
+sender of a transaction can write so much beside the vault's events that no node can tell them, and must not hold up the vault by that. A record
+shows no inbox packet, so an Ack comes without; who certified it knows it. Whether a node told everything is not its word to give: the numbers
+must be without gaps, and the fold under the proven head decides (incident E5).
 """
 
 from __future__ import annotations
@@ -39,14 +41,15 @@ from chains.cosmos.comet_json import (
 from chains.cosmos.evidence import verify_no_conflict
 from chains.cosmos.hashing import compute_address, compute_header_hash, compute_validators_hash
 from chains.cosmos.light_client import LightClientConfig, choose_pivot, is_adjacent
-from chains.cosmos.proofs import OUTBOX_HEAD_KEY, compute_contract_key
+from chains.cosmos.proofs import KEPT_PACKETS, OUTBOX_HEAD_KEY, compute_contract_key, compute_packet_key
 from chains.cosmos.transport import TIMEOUT_S, RpcError
 from chains.cosmos.types import Bootstrap, Flag, Header, LightBlock, Proof, Trusted, Update, ValidatorSet
 from chains.cosmos.validators import is_above
-from chains.cosmos.vault_json import parse_outbox_sequence
+from chains.cosmos.vault_json import parse_outbox_sequence, parse_stored_packet
 from chains.cosmos.verifier import CosmosRules
 from messages.errors import Rejected, RelayerError, Unavailable
 from messages.outbox import Claim
+from messages.packet import Packet
 
 ResultT = TypeVar("ResultT")
 
@@ -60,6 +63,8 @@ MAX_PACKET_BYTES = 512 << 20
 """Events of one `packets` that may matter, and their payloads: far above what the largest collect needs (about 50 MB)."""
 MAX_QUERIES = 10_000
 """Requests of one `packets`: a node that makes us ask for more is not usable."""
+RECORDS_AT_ONCE = 16
+"""Records of packets that are asked for at the same time."""
 MAX_CANDIDATES = 64
 """Halvings between two heights of 63 bits."""
 KNOWN_SETS = 8
@@ -133,7 +138,7 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
 
     async def packets(self, source: str, span: Span) -> Sequence[Claim]:
         """The vault's packets of the span, in order and without a gap, Acks with what they answer."""
-        return await _named(source, self._get_packets_in_time(source, span))
+        return await _named(source, self._get_packets(source, span))
 
     async def follow(self, source: str, hint: Callable[[], None]) -> None:
         """Hint when the node tells of packets of the vault that are provable now; see `Reader.follow`."""
@@ -305,20 +310,31 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
 
     # ------------------------------------------------------------------ packets
 
-    async def _get_packets_in_time(self, source: str, span: Span) -> tuple[Claim, ...]:
+    async def _get_packets(self, source: str, span: Span) -> tuple[Claim, ...]:
+        """From the events, else from the vault's records; what is raised is what the events failed by."""
+        if span.upto_sequence <= span.after_sequence:
+            return ()
+        try:
+            return await self._find_packets_in_time(source, span)
+        except (Rejected, Unavailable):
+            claims = await self._read_records(source, span)
+            if claims is None:
+                raise
+            return claims
+
+    async def _find_packets_in_time(self, source: str, span: Span) -> tuple[Claim, ...]:
         blocks = max(span.to_height - span.from_height, 0)
         patience_s = self._settings.timeout_s * (RETRIES + 1 + blocks / PATIENT_BLOCKS)
         try:
             async with asyncio.timeout(patience_s):
-                return await self._get_packets(source, span)
+                return await self._find_packets(source, span)
         except TimeoutError as error:
             raise Unavailable(
                 "the endpoint is too slow for the range", expected=f"within {patience_s:.0f} s", reason="timeout"
             ) from error
 
-    async def _get_packets(self, source: str, span: Span) -> tuple[Claim, ...]:
-        if span.upto_sequence <= span.after_sequence:
-            return ()
+    async def _find_packets(self, source: str, span: Span) -> tuple[Claim, ...]:
+        """The packets as the events of transactions tell them."""
         events = await _EventSearch(self, source, self._rules.vault_address).run(span)
         claims = make_claims(events, span.after_sequence, span.upto_sequence)
         wanted = span.upto_sequence - span.after_sequence
@@ -331,6 +347,29 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
                 reason="packets_missing",
             )
         return claims
+
+    async def _read_records(self, source: str, span: Span) -> tuple[Claim, ...] | None:
+        """The packets as the vault keeps them in the state under the header; None where the source does not give one of them."""
+        numbers = range(span.after_sequence + 1, span.upto_sequence + 1)
+        if len(numbers) > KEPT_PACKETS:
+            return None
+        packets: list[Packet | None] = []
+        try:
+            async with asyncio.timeout(self._settings.timeout_s * PATIENT_ANSWERS):
+                for begin in range(0, len(numbers), RECORDS_AT_ONCE):
+                    some = numbers[begin : begin + RECORDS_AT_ONCE]
+                    packets += await asyncio.gather(*(self._read_record(source, n, span.to_height - 1) for n in some))
+        except (Rejected, Unavailable, RpcError, TimeoutError):
+            return None
+        claims = tuple(Claim(packet) for packet in packets if packet is not None)
+        return claims if len(claims) == len(numbers) else None
+
+    async def _read_record(self, source: str, number: int, height: int) -> Packet | None:
+        key = compute_packet_key(self._rules.vault, number)
+        answer = await self._client.query(source, STORE_PATH, key, height=height)
+        if answer.code or not answer.value:
+            return None
+        return parse_stored_packet(self._rules.vault_id, number, answer.value)
 
     async def ask_patiently(self, source: str, method: str, params: Mapping[str, Any]) -> Any:
         """One question, asked again a few times while the node is busy. RpcError: the node refuses it."""

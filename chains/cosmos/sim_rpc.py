@@ -42,7 +42,7 @@ from google.protobuf.message import DecodeError, Message
 
 from chains.cosmos.hashing import compute_address
 from chains.cosmos.ics23 import encode_entry
-from chains.cosmos.proofs import OUTBOX_HEAD_KEY
+from chains.cosmos.proofs import OUTBOX_HEAD_KEY, PACKET_TABLE
 from chains.cosmos.sim_chain import AppError, Context, ContractStorage, Event, TxResult
 from chains.cosmos.transport import make_rpc_error
 from chains.cosmos.types import NANOSECONDS, BlockId, Commit, CommitSig, Flag, Header, KeyType, Validator
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 NODE_VERSION = "0.39.0"
 OUTBOX_EVENT = "wasm-optsettle_out"
 VAULT_EVENTS = (OUTBOX_EVENT, "wasm-optsettle_in")
+PACKET_KEY_BYTES = 42
 DEFAULT_PAGE, MAX_PAGE = 30, 100
 MAX_QUERY_LENGTH = 512
 MAX_REQUEST_BYTES = 2 << 20
@@ -69,9 +70,10 @@ class Lies:
     """How one endpoint misbehaves; all off by default. Change the fields at any time.
 
     Reachability: ``down`` refuses connections, ``fail_every`` n fails each n-th request with status 503, ``slow_s`` waits real seconds
-    before each answer. Staleness: ``stall_height`` answers everything as if that block were the newest. Events: ``drop_events`` tells no
-    transaction of the vault (E5), ``drop_event_every`` n leaves out each n-th, ``reorder_events`` turns the order round, ``forge_events``
-    changes the last byte of each outbox packet, ``undo_results`` tells every transaction as one that failed. State: ``forge_head`` changes the proven outbox head but not its proof,
+    before each answer. Staleness: ``stall_height`` answers everything as if that block were the newest. Events, and the vault's records of
+    packets with them: ``drop_events`` tells none of the vault (E5), ``drop_event_every`` n leaves out each n-th, ``reorder_events`` turns the
+    order round, ``forge_events`` changes the last byte of each outbox packet, ``undo_results`` tells every transaction as one that failed.
+    State: ``forge_head`` changes the proven outbox head but not its proof,
     ``forge_sequence`` adds to the outbox number. Headers, always the newest one: ``forge_signature``, ``too_few`` (no two thirds sign),
     ``clock_ahead_s`` (one more header, of the future, really signed), ``forge_state`` (another app hash under the old commit), ``equivocate`` (a
     second header, really signed).
@@ -464,6 +466,8 @@ class SimCometRpc:
         value, proofs = self._chain.app.prove(height, store, key)
         if self._lies.forge_head and value and key.endswith(OUTBOX_HEAD_KEY):
             value = value[:-1] + bytes([value[-1] ^ 1])
+        if len(key) == PACKET_KEY_BYTES and key[-9:-8] == PACKET_TABLE:
+            value = self._distort_record(int.from_bytes(key[-8:], "big"), value)
         answer: dict[str, Any] = {
             "key": _base64(key),
             "value": _base64(value) if value else None,
@@ -478,6 +482,14 @@ class SimCometRpc:
                 ]
             }
         return answer
+
+    def _distort_record(self, number: int, value: bytes | None) -> bytes | None:
+        """A packet by its number is withheld and forged as its event is."""
+        lies = self._lies
+        is_left_out = bool(lies.drop_event_every) and not number % lies.drop_event_every
+        if lies.drop_events or lies.undo_results or is_left_out or not value:
+            return None
+        return value[:-1] + bytes([value[-1] ^ 1]) if lies.forge_events else value
 
     def _query_route(self, path: str, data: bytes, height: int, newest: int) -> dict[str, Any]:
         if height > newest or height < 0:

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from chains.cosmos.codec import get_list, get_object, parse_hex, refuse_json
+from messages.bodies import CLEARING_CLIENT, ENCODING, PORT, VERSION
 from messages.digests import Certificate
-from messages.packet import UINT64_MAX, Packet
+from messages.errors import Rejected
+from messages.ids import get_vault_client
+from messages.packet import MAX_VALUE_BYTES, UINT64_MAX, Packet, Payload
 
 MAX_ANSWER_BYTES = 65_536
 MAX_OPERATORS = 20
@@ -110,6 +113,17 @@ class Control:
 def parse_outbox_sequence(value: object) -> int:
     """Return the number of the last outbox packet in the answer to `cursors`; Rejected ("bad_json")."""
     return parse_u64(get_object(value, "cursors").get("outbox_sequence"), "outbox sequence")
+
+
+def parse_stored_packet(vault_id: bytes, sequence: int, value: bytes) -> Packet:
+    """Return the outbox packet of a vault in the value under its number: timeout (u64, big-endian) and payload; Rejected ("malformed")."""
+    if not 8 <= len(value) <= 8 + MAX_VALUE_BYTES:
+        raise Rejected(
+            "not a stored packet", got=len(value), expected=f"8 to {8 + MAX_VALUE_BYTES}", reason="malformed"
+        )
+    payload = Payload(PORT, PORT, VERSION, ENCODING, value[8:])
+    timeout = int.from_bytes(value[:8], "big")
+    return Packet(sequence, CLEARING_CLIENT, get_vault_client(vault_id), timeout, (payload,))
 
 
 def parse_delay(value: object) -> int:

@@ -441,13 +441,70 @@ async def test_a_page_that_is_too_large_is_asked_for_in_smaller_ones(deposits, m
     claims = await make_reader(deposits).packets(deposits.get_source(0), span)
     assert [claim.packet.sequence for claim in claims] == [1, 2, 3]
     most = 0
+    monkeypatch.setattr(reader, "KEPT_PACKETS", 0)
     with pytest.raises(Rejected) as caught:
         await make_reader(deposits).packets(deposits.get_source(0), span)
     assert (caught.value.reason, caught.value.source) == ("size", deposits.get_source(0))
 
 
+async def refuse_to_tell(deposits, monkeypatch):
+    """From now on no answer with the vault's transactions is small enough to be read, with an index and without."""
+    for endpoint in deposits.network.endpoints:
+        true_call = endpoint.rpc.call
+
+        async def call(method, params, true_call=true_call):
+            if method in {"tx_search", "block_results"}:
+                raise Rejected("answer too large", reason="size")
+            return await true_call(method, params)
+
+        monkeypatch.setattr(endpoint.rpc, "call", call)
+
+
+async def test_a_transaction_too_large_to_be_told_hides_no_packet(harness, monkeypatch):
+    """Whoever calls the vault may write a hundred thousand attributes beside its events: the vault's own records tell the packets."""
+    for amount in (1, 2, 3):
+        harness.deposit(amount)
+    harness.finalize()
+    await refuse_to_tell(harness, monkeypatch)
+    trusted = (await base.advance(harness.chain, await harness.bootstrap(), harness.now())).steps[-1][1]
+    collected = await base.collect(harness.chain, trusted, harness.start, 1)
+    assert [fact.body.amount for fact in collected.facts] == [1, 2, 3]
+    assert collected.blames == ()
+    # the twin knows events only: it stops here for ever, and everybody with it
+    monkeypatch.setattr(reader, "KEPT_PACKETS", 0)
+    with pytest.raises(Unavailable) as caught:
+        await base.collect(harness.chain, trusted, harness.start, 1)
+    assert "size" in str(caught.value)
+
+
+async def test_records_that_a_node_forges_do_not_fold(harness, monkeypatch):
+    harness.deposit(1)
+    harness.finalize()
+    await refuse_to_tell(harness, monkeypatch)
+    for endpoint in harness.network.endpoints:
+        endpoint.lies.forge_events = True
+    trusted = (await base.advance(harness.chain, await harness.bootstrap(), harness.now())).steps[-1][1]
+    with pytest.raises(Unavailable) as caught:
+        await base.collect(harness.chain, trusted, harness.start, 1)
+    assert "head_mismatch" in str(caught.value)
+
+
+async def test_a_record_that_is_gone_or_cut_short_is_no_packet(harness, monkeypatch):
+    harness.deposit(1)
+    harness.finalize()
+    await refuse_to_tell(harness, monkeypatch)
+    span = base.Span(0, 1, 1, harness.network.height)
+    true_query = harness.network.app.prove
+    for value in (None, bytes(7)):
+        monkeypatch.setattr(harness.network.app, "prove", lambda *args, v=value: (v, true_query(*args)[1]))
+        with pytest.raises(Rejected) as caught:
+            await make_reader(harness).packets(harness.get_source(0), span)
+        assert caught.value.reason == "size"
+
+
 async def test_packets_that_nobody_asked_for_are_not_kept_and_the_rest_is_bounded(deposits, monkeypatch):
     monkeypatch.setattr(reader, "MAX_PACKET_EVENTS", 1)
+    monkeypatch.setattr(reader, "KEPT_PACKETS", 0)
     height = deposits.network.height
     (claim,) = await make_reader(deposits).packets(deposits.get_source(0), base.Span(2, 3, 1, height))
     assert claim.packet.sequence == 3
@@ -462,6 +519,7 @@ async def test_packets_that_nobody_asked_for_are_not_kept_and_the_rest_is_bounde
 
 async def test_a_node_that_makes_us_ask_for_ever_is_given_up(deposits, monkeypatch):
     monkeypatch.setattr(reader, "MAX_QUERIES", 2)
+    monkeypatch.setattr(reader, "KEPT_PACKETS", 0)
     with pytest.raises(Unavailable) as caught:
         await make_reader(deposits, log_range=1).packets(
             deposits.get_source(0), base.Span(0, 3, 1, deposits.network.height)

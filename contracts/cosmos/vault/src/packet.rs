@@ -4,7 +4,7 @@ use cosmwasm_std::{Api, Binary, Event, Storage};
 
 use crate::error::{fail, require, Result};
 use crate::msg::to_hex;
-use crate::state::{load_config, load_cursors, load_head, save_cursors, save_head};
+use crate::state::{load_config, load_cursors, load_head, save_cursors, save_head, save_packet};
 use crate::values::{keccak, sha256, word_of, Address, Word, CLEARING, DAY, ENCODING, HALF_ORDER, PORT, VERSION};
 
 /// CAIP-2 name of a chain: "cosmos:" and its chain id, or the first 8 bytes of the id's SHA-256 if CAIP-5 asks for it.
@@ -69,6 +69,7 @@ pub fn emit(s: &mut dyn Storage, now: u64, value: &[u8]) -> Result<(Word, Event)
     let timeout = now.checked_add(DAY).ok_or_else(|| fail("timeout"))?;
     let head = compute_next_head(&load_head(s), sequence, &compute_commitment(&client, timeout, value));
     save_head(s, &head);
+    save_packet(s, sequence, timeout, value);
     let out = event("optsettle_out", sequence, timeout, CLEARING, &client, value).add_attribute("head", to_hex(&head));
     Ok((head, out))
 }

@@ -24,6 +24,10 @@ const REQUEST: u8 = 12;
 const CAPS: u8 = 13;
 const WINDOW: u8 = 14;
 const DENOM: u8 = 15;
+const PACKET: u8 = 16;
+
+/// How many of the newest outbox packets are kept by number.
+pub const KEPT_PACKETS: u64 = 1024;
 
 /// Which of the two cap windows of an asset.
 pub const SETTLEMENT: u8 = 0;
@@ -127,6 +131,16 @@ pub fn load_head(s: &dyn Storage) -> Word {
 
 pub fn save_head(s: &mut dyn Storage, head: &Word) {
     s.set(HEAD_KEY, head);
+}
+
+/// Keep an outbox packet by its number, in the place of the one that is too old to be kept.
+///
+/// Events of a transaction are as large as its sender likes; a record is not, and can be asked for by itself.
+pub fn save_packet(s: &mut dyn Storage, sequence: u64, timeout: u64, value: &[u8]) {
+    s.set(&key(PACKET, &[&sequence.to_be_bytes()]), &Fields::default().u64(timeout).bytes(value).0);
+    if sequence > KEPT_PACKETS {
+        s.remove(&key(PACKET, &[&(sequence - KEPT_PACKETS).to_be_bytes()]));
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -19,8 +19,12 @@ use crate::msg::{
     AssetCaps, BalanceAnswer, CapsAnswer, ControlAnswer, CursorsAnswer, Definition, ExecuteMsg, Hex, InstantiateMsg,
     Packet, Payload, QueryMsg, WindowsAnswer,
 };
-use crate::packet::{compute_caip2, compute_client, compute_commitment, compute_packet_digest, compute_pause_digest};
-use crate::state::{load_config, load_negatives, load_position, save_balance, save_position, Balance};
+use crate::packet::{
+    compute_caip2, compute_client, compute_commitment, compute_packet_digest, compute_pause_digest, emit,
+};
+use crate::state::{
+    load_config, load_cursors, load_negatives, load_position, save_balance, save_position, Balance, KEPT_PACKETS,
+};
 use crate::values::{
     compute_denom_asset, compute_due, is_native, is_set, keccak, number_of, signed_of, word_of, Address, Reason, Word,
     CLEARING, DAY, ENCODING, HOUR, HOUSE, HOUSE_NAME, INSURANCE, INSURANCE_NAME, M96, MAX_ITEMS, MAX_LEGS,
@@ -283,9 +287,10 @@ impl World {
         self.deps.storage.range(None, None, Order::Ascending).collect()
     }
 
-    /// The storage without what every packet moves: cursors and head.
+    /// The storage without what every packet moves: cursors, head, and the packet by its number.
     fn dump_records(&self) -> BTreeMap<Vec<u8>, Vec<u8>> {
-        self.dump().into_iter().filter(|(key, _)| key != b"\x02" && key != b"outbox_head").collect()
+        let is_record = |key: &[u8]| key != b"\x02" && key != b"outbox_head" && key[0] != 16;
+        self.dump().into_iter().filter(|(key, _)| is_record(key)).collect()
     }
 }
 
@@ -300,6 +305,24 @@ fn sorted(mut legs: Vec<Leg>) -> Vec<Leg> {
 
 fn assert_word<T: std::fmt::Debug>(result: Result<T>, word: &str) {
     assert_eq!(result.unwrap_err().word, word);
+}
+
+// ---- outbox ----------------------------------------------------------------------------------------------------------
+
+#[test]
+fn the_newest_packets_are_kept_by_number_and_no_others() {
+    let mut world = World::new();
+    let s = &mut world.deps.storage;
+    let first = load_cursors(s).outbox_sequence + 1;
+    for i in 0_u64..KEPT_PACKETS + 2 {
+        emit(s, 1_000 + i, &i.to_be_bytes()).unwrap();
+    }
+    let kept: Vec<_> = world.dump().into_iter().filter(|(key, _)| key[0] == 16).collect();
+    assert_eq!(kept.len() as u64, KEPT_PACKETS);
+    for (place, (key, value)) in (2..).zip(kept) {
+        assert_eq!(key, [&[16][..], &(first + place).to_be_bytes()].concat());
+        assert_eq!(value, [(1_000 + place + DAY).to_be_bytes(), place.to_be_bytes()].concat());
+    }
 }
 
 // ---- values ----------------------------------------------------------------------------------------------------------
