@@ -208,6 +208,7 @@ class BeaconSim:
         self._by_root: dict[bytes, BeaconBlock] = {}
         self._updates: dict[bytes, dict[str, Any]] = {}
         self._committee = lru_cache(maxsize=64)(self._make_committee)
+        self._sign = lru_cache(maxsize=64)(self._make_signature)  # several answers of a slot carry one signature
         self.add(self.genesis)
 
     # ------------------------------------------------------------------ committees
@@ -219,6 +220,9 @@ class BeaconSim:
             for i in range(self.schedule.preset.committee_size)
         )
         return Committee(keys, seats)
+
+    def _make_signature(self, period: int, signing_root: bytes, bits: tuple[bool, ...]) -> bytes:
+        return self.get_committee(period).sign(signing_root, bits)
 
     def get_committee(self, period: int) -> Committee:
         """The sync committee of a period: the same keys in seats that differ from period to period."""
@@ -329,7 +333,7 @@ class BeaconSim:
         version = self.schedule.compute_fork_version(epoch)
         fork_data = _hash(version + bytes(28), self.schedule.genesis_validators_root)
         signing_root = _hash(attested.root, DOMAIN_SYNC_COMMITTEE + fork_data[:28])
-        signature = self.get_committee(self.schedule.get_period(signature_slot)).sign(signing_root, bits)
+        signature = self._sign(self.schedule.get_period(signature_slot), signing_root, tuple(bits))
         packed = bytes(sum(1 << j for j in range(8) if bits[8 * i + j]) for i in range(size // 8))
         return {"sync_committee_bits": _hex(packed), "sync_committee_signature": _hex(signature)}
 
