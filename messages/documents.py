@@ -7,7 +7,8 @@ dataclass and its JSON object is mechanical, by the types of its fields:
     int              JSON integer, 0 to 2^53          str, bool      themselves
     tuple[X, ...]    JSON array of X                  dataclass      JSON object, unknown and missing keys refused
 
-Top-level documents carry their name and version under ``schema``.
+Top-level documents carry their name and version under ``schema``. A table that came later (``LEFT_OUT``) is left out where it is
+empty, so that a document without it has the form and the digest that it always had.
 """
 
 from __future__ import annotations
@@ -234,6 +235,21 @@ class ControlParameters:
 
 
 @dataclass(frozen=True, slots=True)
+class TierParameters:
+    """What facts of one trust tier (protocol.md 10) count for: parts per million, per hour of age; the most value they carry.
+
+    `value_limit` is in the smallest unit of the first class. What each number does: `relayer.rules.margin.tiers`.
+    """
+
+    level: int
+    haircut_ppm: int
+    haircut_ppm_per_hour: int
+    weight_ppm: int
+    weight_ppm_per_hour: int
+    value_limit: Amount
+
+
+@dataclass(frozen=True, slots=True)
 class Parameters:
     """All that the operators' quorum decides and signs (data.md 2). A plan carries the digest.
 
@@ -242,6 +258,7 @@ class Parameters:
     """
 
     SCHEMA: ClassVar[str] = "optsettle/parameters/1"
+    LEFT_OUT: ClassVar[frozenset[str]] = frozenset({"tiers"})
     version: int
     effective: int
     patience_s: int
@@ -255,6 +272,8 @@ class Parameters:
     families: tuple[FamilyParameters, ...]
     liquidation: LiquidationParameters
     controls: tuple[ControlParameters, ...] = ()
+    tiers: tuple[TierParameters, ...] = ()
+    """Of tiers that are not named the defaults of the rules are in force."""
 
 
 # ---------------------------------------------------------------- plan, proposal, vote
@@ -376,8 +395,11 @@ def to_object(value: Any) -> Any:
     """The JSON object of a document or of a part of one."""
     kind: Any = type(value)  # Any: mypy does not take a class for hashable, which the cache asks for
     out: dict[str, Any] = {}
+    left_out = getattr(kind, "LEFT_OUT", ())
     for name, encode, _ in _get_mapping(kind):
-        out[name] = encode(getattr(value, name))
+        part = getattr(value, name)
+        if part or name not in left_out:
+            out[name] = encode(part)
     schema = getattr(kind, "SCHEMA", None)
     if schema is not None:
         out["schema"] = schema
@@ -398,8 +420,13 @@ def from_object(kind: type[DocumentT], obj: Any) -> DocumentT:
     known_kind: Any = kind  # Any: as in to_object
     fields = _get_mapping(known_kind)
     known = {name for name, _, _ in fields} | ({"schema"} if schema is not None else set())
-    if obj.keys() != known:
-        raise _malformed(f"keys of {kind.__name__}", sorted(obj.keys() ^ known), "no unknown and no missing key")
+    # A table that is written though it is empty is an unknown key: one value has one form.
+    absent = {name for name in getattr(kind, "LEFT_OUT", ()) if not obj.get(name)}
+    if obj.keys() != known - absent:
+        raise _malformed(
+            f"keys of {kind.__name__}", sorted(obj.keys() ^ (known - absent)), "no unknown and no missing key"
+        )
+    fields = tuple(field for field in fields if field[0] not in absent)
     return kind(**{name: decode(f"{kind.__name__}.{name}", obj[name]) for name, _, decode in fields})
 
 

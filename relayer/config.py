@@ -28,6 +28,7 @@ from messages.errors import Rejected
 from messages.ids import encode_name
 from relayer.keys import Secret
 from relayer.node import Timing
+from relayer.rules.margin.tiers import verify_tiers
 
 MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_PASSWORD_BYTES = 1024
@@ -486,6 +487,13 @@ def decode_parameters(raw: Mapping[str, Any], name: str = "parameters") -> Param
         )  # fmt: skip
     if parameters.patience_s <= 0:
         raise Rejected(f"{name}: patience_s must be more than 0", got=parameters.patience_s, reason="bad_config")
+    if parameters.classes:
+        try:
+            verify_tiers(parameters.tiers, parameters.classes[0].decimals)
+        except Rejected as error:
+            raise Rejected(
+                f"{name}: {error.what}", got=error.got, expected=error.expected, reason="bad_config"
+            ) from None
     for i, control in enumerate(parameters.controls):
         _verify_control(control.value, f"{name}.controls[{i}].value")
     return parameters

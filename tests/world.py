@@ -40,9 +40,18 @@ __all__ = ["DECIMALS", "START", "TOKEN", "TREASURER", "UNIT", "World", "make_acc
 class World:
     """Vaults 0, 1, ... on one clock. Amounts of helpers are in whole USDC, quantities in whole contracts."""
 
-    def __init__(self, vaults: int = 2, *, parameters: Parameters | None = None, spot: int = 2000) -> None:
+    def __init__(
+        self,
+        vaults: int = 2,
+        *,
+        parameters: Parameters | None = None,
+        spot: int = 2000,
+        tiers: dict[int, int] | None = None,
+    ) -> None:
         self.parameters = parameters or make_parameters([make_vault(i) for i in range(vaults)])
         self.vaults = [VaultModel(v) for v in self.parameters.vaults]
+        self.tiers = tiers or {}
+        """Trust tier of a vault's facts by its number; 1 where nothing is said."""
         self.states = {get_vault_id(v): get_initial_state(v) for v in self.parameters.vaults}
         self.now = START
         self.spot = spot
@@ -114,12 +123,12 @@ class World:
 
     def fold(self) -> None:
         """Fold everything the vaults said since: the ledger has what the vaults have, and conservation holds."""
-        for model in self.vaults:
+        for number, model in enumerate(self.vaults):
             state = self.states[model.id]
             packets = model.packets[state.outbox_sequence :]
             if packets:
                 cursor = Cursor(model.id, state.outbox_sequence, state.outbox_head)
-                state = apply_facts(state, make_facts(model.id, packets, cursor=cursor))
+                state = apply_facts(state, make_facts(model.id, packets, cursor=cursor, tier=self.tiers.get(number, 1)))
                 self.states[model.id] = state
             assert (state.free, state.claimable, state.positions) == (model.free, model.claimable, model.position)
         verify_conservation(self.states, self.parameters)

@@ -78,6 +78,10 @@ CAUSES: Final[Mapping[str, Cause]] = {
     ),
     "off_peg": Cause("the token is outside its peg band", "its cash serves only where it lies until the price is back"),
     # ---- margin
+    "tier_limit": Cause(
+        "it would rest on more value than facts of that trust tier may carry",
+        "ask on the chain where the cash lies, or for less; the operators set value_limit per tier",
+    ),
     "margin_short": Cause("initial margin would be below 0 in some outcome", "deposit more, or reduce positions"),
     "no_cash": Cause("the account has too little free cash at this vault", "deposit there, or let what is lifted land"),
     "too_many_undecided": Cause("the portfolio has 8 undecided items", "wait for their Acks"),

@@ -7,7 +7,7 @@ order of protocol.md 7, so that a later step never spends what an earlier one ha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Final
 
@@ -37,7 +37,9 @@ from relayer.rules.ledger import (
 )
 from relayer.rules.lifecycle import is_proven_absent
 from relayer.rules.margin.model import (
+    PAR_E8,
     CashHolding,
+    ChainPart,
     DueHolding,
     Holdings,
     MarginModel,
@@ -45,16 +47,20 @@ from relayer.rules.margin.model import (
     MarginResult,
     MarketView,
     OptionHolding,
+    compute_limited_margin,
     get_model,
     is_initial_met,
     is_maintenance_met,
     verify_margin_parameters,
 )
 from relayer.rules.margin.numbers import DECIMAL
+from relayer.rules.margin.tiers import TierTerms
 from relayer.rules.market import compute_asset_prices, compute_market_view
 from relayer.rules.prices import Action, SettlementKey, get_settlement_key
 
 SYSTEM: Final[tuple[bytes, ...]] = (HOUSE, INSURANCE)
+MARGIN_SHORT: Final = "margin_short"
+TIER_LIMIT: Final = "tier_limit"
 MAX_OPEN_PACKETS: Final = 4_096
 MINIMUM_LEGS: Final = 8
 """Halving after absences stops here: a position leg, a cash leg and a due leg with the house's against each, and room for one more."""
@@ -228,10 +234,12 @@ class Book:
     cash: dict[Key, int]
     options: dict[bytes, int]
     dues: dict[bytes, int]
+    placed: dict[Key, int] = field(default_factory=dict)
+    """Of the options those at vaults that are judged apart, by (vault id, series)."""
 
     def copy(self) -> Book:
         """Return a copy that may be changed."""
-        return Book(dict(self.cash), dict(self.options), dict(self.dues))
+        return Book(dict(self.cash), dict(self.options), dict(self.dues), dict(self.placed))
 
     def apply(self, effect: Effect) -> None:
         """Add what a decision would change."""
@@ -241,10 +249,12 @@ class Book:
             self.options[series] = self.options.get(series, 0) + delta
         for quote_class, delta in effect.dues.items():
             self.dues[quote_class] = self.dues.get(quote_class, 0) + delta
+        for key, delta in effect.placed.items():
+            self.placed[key] = self.placed.get(key, 0) + delta
 
-    def get_key(self) -> tuple[frozenset[tuple[Key, int]], frozenset[tuple[bytes, int]], frozenset[tuple[bytes, int]]]:
+    def get_key(self) -> tuple[frozenset[object], ...]:
         """Return a value that is equal for equal books."""
-        return frozenset(self.cash.items()), frozenset(self.options.items()), frozenset(self.dues.items())
+        return tuple(frozenset(table.items()) for table in (self.cash, self.options, self.dues, self.placed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +264,8 @@ class Effect:
     cash: Mapping[Key, int]
     options: Mapping[bytes, int]
     dues: Mapping[bytes, int] = field(default_factory=dict)
+    placed: Mapping[Key, int] = field(default_factory=dict)
+    """As in `Book`."""
 
 
 class Context:
@@ -277,6 +289,8 @@ class Context:
         self.currency = parameters.classes[0].quote_class
         self.margin: MarginParameters = verify_margin_parameters(parameters, self.currency)
         self.model: MarginModel = get_model(parameters.underlyings[0].model if parameters.underlyings else "srm")
+        self.apart: frozenset[bytes] = frozenset(v for v in ledger.states if self.get_tier_terms(v).is_limiting)
+        """Vaults whose facts may carry only so much of an initial margin, by their tier."""
         self.notes: list[PlanNote] = []
         self.units: dict[bytes, list[Unit]] = {vault_id: [] for vault_id in ledger.states}
         self.blocked = self._get_blocked()
@@ -312,6 +326,27 @@ class Context:
         """Return how many legs a packet may have; after two absences of a packet it is halved (protocol.md 7.7)."""
         limit = self.get_family(vault_id).max_legs >> (self.open.absences.get(vault_id, 0) // 2)
         return max(limit, min(MINIMUM_LEGS, self.get_family(vault_id).max_legs))
+
+    def get_tier_terms(self, vault_id: bytes) -> TierTerms:
+        """Return what the facts of a vault count for: by the worst tier among them."""
+        return self.margin.tiers[self.ledger.states[vault_id].tier.level]
+
+    def get_value_limit(self, vault_id: bytes, quote_class: bytes) -> int | None:
+        """Return the most that facts of a vault may carry in a class, class units, floored; None where its tier has no limit.
+
+        0 where the class has no price in the account currency: what can't be compared with a limit is above it.
+        """
+        limit = self.get_tier_terms(vault_id).value_limit
+        if limit is None:
+            return None
+        price_e8 = PAR_E8 if quote_class == self.currency else self.view.class_prices_e8.get(quote_class, 0)
+        if price_e8 <= 0:
+            return 0
+        return int(limit * PAR_E8 * 10 ** self.terms.class_decimals[quote_class] / price_e8)
+
+    def get_age(self, vault_id: bytes) -> int:
+        """Return the age of a vault's newest proven state at the time of the plan, seconds."""
+        return max(0, self.now - self.ledger.entries[vault_id].time)
 
     def is_fresh(self, vault_id: bytes) -> bool:
         """Whether a vault's state is young enough to lift from: no older than its family constant."""
@@ -409,6 +444,7 @@ class Context:
         """Return the holdings of some places; assets and classes that the parameters do not name count nothing."""
         cash: dict[Key, int] = {}
         options: dict[bytes, int] = {}
+        placed: dict[Key, int] = {}
         for place in places:
             vault_id = place[0]
             for asset, amount in self.ledger.cash.get(place, {}).items():
@@ -416,7 +452,9 @@ class Context:
                     cash[vault_id, asset] = cash.get((vault_id, asset), 0) + amount
             for series, quantity in self.ledger.positions.get(place, {}).items():
                 options[series] = options.get(series, 0) + quantity
-        return Book(cash, options, dict(dues))
+                if vault_id in self.apart:
+                    placed[vault_id, series] = placed.get((vault_id, series), 0) + quantity
+        return Book(cash, options, dict(dues), placed)
 
     def get_place_dues(self, places: Iterable[Place]) -> dict[bytes, int]:
         """Return the dues that lie at some places, by class."""
@@ -445,14 +483,31 @@ class Context:
                         price_e8=self.asset_prices[vault_id, asset],
                         haircut_ppm=terms.haircut_ppm,
                         tier_level=self.ledger.states[vault_id].tier.level,
-                        age_s=max(0, self.now - self.ledger.entries[vault_id].time),
+                        age_s=self.get_age(vault_id),
                         stale_haircut_ppm_per_hour=terms.stale_haircut_ppm_per_hour,
                         peg_low_e8=terms.peg_low_e8,
                     )
                 )
         dues = tuple(DueHolding(c, units, self.terms.class_decimals[c]) for c, units in book.dues.items() if units)
         options = tuple(OptionHolding(s, self.ledger.series[s], q) for s, q in book.options.items() if q)
-        return Holdings(tuple(cash), dues, options)
+        return Holdings(tuple(cash), dues, options, self._make_parts(book))
+
+    def _make_parts(self, book: Book) -> tuple[ChainPart, ...]:
+        """Return the vaults that are judged apart and where the book has something."""
+        held = {vault_id for table in (book.cash, book.placed) for (vault_id, _), units in table.items() if units}
+        return tuple(
+            ChainPart(
+                vault_id,
+                self.ledger.states[vault_id].tier.level,
+                self.get_age(vault_id),
+                tuple(
+                    OptionHolding(series, self.ledger.series[series], quantity)
+                    for (where, series), quantity in sorted(book.placed.items())
+                    if where == vault_id and quantity
+                ),
+            )
+            for vault_id in sorted(held & self.apart)
+        )
 
     def get_execute_effects(self) -> dict[bytes, list[Effect]]:
         """Return what Execute packets, open ones and those of this plan (one per vault), would do to each portfolio.
@@ -483,17 +538,33 @@ class Context:
                 else:
                     options[item] = options.get(item, 0) + delta
             for portfolio, (cash, options, dues) in found.items():
-                out.setdefault(portfolio, []).append(Effect(cash, options, dues))
+                placed = self.get_placed(vault_id, options)
+                out.setdefault(portfolio, []).append(Effect(cash, options, dues, placed))
         return out
 
+    def get_placed(self, vault_id: bytes, options: Mapping[bytes, int]) -> dict[Key, int]:
+        """Return options at a vault as `Book.placed` has them: nothing where the vault is not judged apart."""
+        return {(vault_id, series): delta for series, delta in options.items()} if vault_id in self.apart else {}
+
     def is_initial_good(self, book: Book) -> bool:
-        """Whether IM >= 0; Rejected when a price is missing (`model.compute_margin`)."""
-        if _is_trivial(book):
+        """Whether IM >= 0, limits of tiers included; Rejected when a price is missing (`model.compute_limited_margin`)."""
+        # A short that only an attested long nets to nothing is not nothing.
+        if _is_trivial(book) and not any(book.placed.values()):
             return True
         key = (1, book.get_key())
         if key not in self._decisions:
             self._decisions[key] = is_initial_met(self.model, self.make_holdings(book), self.view, self.margin)
         return self._decisions[key]
+
+    def get_initial_flaw(self, book: Book) -> str:
+        """Return "" where IM >= 0, else the code of what is lacking: margin, or a better tier of the facts it rests on."""
+        if self.is_initial_good(book):
+            return ""
+        holdings = self.make_holdings(book)
+        is_limit = bool(holdings.parts) and is_initial_met(
+            self.model, replace(holdings, parts=()), self.view, self.margin
+        )
+        return TIER_LIMIT if is_limit else MARGIN_SHORT
 
     def is_maintenance_good(self, book: Book) -> bool:
         """Whether MM >= 0 at the prices liquidation may use; Rejected when one is missing."""
@@ -508,6 +579,10 @@ class Context:
     def compute_exact(self, book: Book, view: MarketView) -> MarginResult[Decimal]:
         """Return the margin in 50-digit decimals, for numbers that reach a leg."""
         return self.model.compute_margin(self.make_holdings(book), view, self.margin, DECIMAL)
+
+    def compute_exact_limited(self, book: Book, view: MarketView) -> MarginResult[Decimal]:
+        """Return the same with the limits of tiers taken off initial margin: what requests are judged by."""
+        return compute_limited_margin(self.model, self.make_holdings(book), view, self.margin, DECIMAL)
 
     def get_mark(self, series: bytes) -> Decimal:
         """Return the mark of one unit of the underlying in a series, in whole units of its class, in 50-digit decimals.

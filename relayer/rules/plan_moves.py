@@ -13,7 +13,7 @@ from messages.documents import AssetParameters
 from messages.errors import Rejected
 from messages.ids import HOUSE, INSURANCE
 from relayer.rules.ledger import OpenRequest, Place
-from relayer.rules.plan_context import SYSTEM, Context, Unit
+from relayer.rules.plan_context import SYSTEM, TIER_LIMIT, Context, Unit
 from relayer.rules.plan_settlement import OTHERS, PAYERS
 from relayer.rules.vault_state import REQUEST_LIFE_S
 
@@ -91,13 +91,13 @@ def _is_good_for(
     book.cash[key] = max(0, here - request.amount)
     book.dues[quote_class] = book.dues.get(quote_class, 0) - lacking
     try:
-        good = context.is_initial_good(book)
+        flaw = context.get_initial_flaw(book)
     except Rejected as error:
         context.note("price_missing", vault_id, request.id, f"nothing is moved: {error.what}: {error.got}")
         return False
-    if not good:
-        context.note("margin_short", vault_id, request.id, "the portfolio is not good for this amount")
-    return good
+    if flaw:
+        context.note(flaw, vault_id, request.id, "the portfolio is not good for this amount")
+    return not flaw
 
 
 def _lift(context: Context, portfolio: bytes, quote_class: bytes, wanted: int, cause: str, *, skip: bytes = b"") -> int:
@@ -163,6 +163,10 @@ def _get_liftable(context: Context, place: Place, asset: AssetParameters, wanted
     amount = min(free, wanted, room // scale)
     if room // scale < min(free, wanted):
         context.note("lift_limit", vault_id, account, "the house may hold no more of this token here")
+    carried = _get_room_of_tier(context, vault_id, asset.quote_class)
+    if carried is not None and carried < amount:
+        context.note(TIER_LIMIT, vault_id, account, "facts of this tier may not carry more cash of the house here")
+        amount = max(0, carried)
     if account not in SYSTEM:
         caps = context.ledger.states[vault_id].caps.get(asset.asset)
         window = 0 if caps is None else min(caps.per_hour, caps.per_day) // WINDOW_SHARE
@@ -174,6 +178,21 @@ def _get_liftable(context: Context, place: Place, asset: AssetParameters, wanted
         key = (vault_id, asset.asset)
         context.lifted[key] = context.lifted.get(key, 0) + amount * scale
     return amount
+
+
+def _get_room_of_tier(context: Context, vault_id: bytes, quote_class: bytes) -> int | None:
+    """Return how many class units the house may still take over at a vault by the tier of its facts; None: as many as it likes.
+
+    What the house holds here is what it owes elsewhere on the word of these facts alone, so it is the stock that is limited.
+    """
+    limit = context.get_value_limit(vault_id, quote_class)
+    if limit is None:
+        return None
+    held = 0
+    for asset in context.terms.class_assets.get((vault_id, quote_class), ()):
+        units = context.ledger.states[vault_id].free.get((HOUSE, asset.asset), 0)
+        held += (units + context.lifted.get((vault_id, asset.asset), 0)) // context.terms.get_scale(asset)
+    return limit - held
 
 
 def _land(context: Context, place: Place, asset: AssetParameters, wanted: int, request: OpenRequest) -> int:

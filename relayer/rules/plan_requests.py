@@ -17,7 +17,7 @@ from messages.errors import Rejected
 from messages.ids import HOUSE, INSURANCE
 from relayer.rules.ledger import OpenRequest, OpenTrade, Place, compute_backing
 from relayer.rules.margin.model import to_units_floor
-from relayer.rules.plan_context import Book, Context, Effect
+from relayer.rules.plan_context import MARGIN_SHORT, TIER_LIMIT, Book, Context, Effect
 from relayer.rules.plan_moves import is_lapsed
 from relayer.rules.plan_risk import get_house_position, is_house_price_good
 from relayer.rules.vault_state import TRADE_LIFE_S, get_room
@@ -30,6 +30,12 @@ MAX_OUTCOMES: Final = 10
 
 EXPIRY_MARGIN_S: Final = 60
 """No trade once any time in the cut is this close to the expiry."""
+
+
+_FLAWS: Final = {
+    MARGIN_SHORT: "portfolio {} would not have initial margin in every outcome",
+    TIER_LIMIT: "portfolio {} would have initial margin only by counting more on facts of a low tier than they may carry",
+}
 
 
 @dataclass
@@ -190,14 +196,13 @@ class Requests:
         effect = get_trade_effect(context, vault_id, trade, portfolio)
         self._require_room(portfolio)
         try:
-            good = all(
-                self._is_good_in_all_outcomes(book, portfolio, effect)
-                for book in self._get_books(portfolio, place, trade.stamp)
-            )
+            flaw = ""
+            for book in self._get_books(portfolio, place, trade.stamp):
+                flaw = flaw or self._get_flaw_in_any_outcome(book, portfolio, effect)
         except Rejected as error:
             raise _Wait("price_missing", f"its margin is frozen: {error.got}") from error
-        if not good:
-            raise _Over("margin_short", f"portfolio 0x{portfolio.hex()} would not have initial margin in every outcome")
+        if flaw:
+            raise _Over(flaw, _FLAWS[flaw].format(f"0x{portfolio.hex()}"))
 
     def _require_room(self, portfolio: bytes) -> None:
         items, packets = len(self.undecided.get(portfolio, ())), len(self.executes.get(portfolio, ()))
@@ -225,8 +230,11 @@ class Requests:
                     book.cash[key] = book.cash.get(key, 0) - deposit.amount
         yield book
 
-    def _is_good_in_all_outcomes(self, book: Book, portfolio: bytes, effect: Effect) -> bool:
-        """Whether IM >= 0 for every subset of the packets under way and the undecided items, with and without the new one."""
+    def _get_flaw_in_any_outcome(self, book: Book, portfolio: bytes, effect: Effect) -> str:
+        """Return "" if IM >= 0 for every subset of the packets under way and the undecided items, with and without the new one.
+
+        Else the code of what is lacking in the first subset where it is not.
+        """
         effects = [*self.executes.get(portfolio, ()), *self.undecided.get(portfolio, ()), effect]
         # Largest subsets first: what fails most often fails early.
         for size in range(len(effects), -1, -1):
@@ -234,9 +242,10 @@ class Requests:
                 outcome = book.copy()
                 for item in chosen:
                     outcome.apply(item)
-                if not self.context.is_initial_good(outcome):
-                    return False
-        return True
+                flaw = self.context.get_initial_flaw(outcome)
+                if flaw:
+                    return flaw
+        return ""
 
     def _remember_trade(self, vault_id: bytes, trade: OpenTrade) -> None:
         portfolios = {self.context.ledger.portfolio_of[vault_id, account] for account in (trade.buyer, trade.seller)}
@@ -366,11 +375,11 @@ class Requests:
         self._require_room(portfolio)
         effect = Effect({(vault_id, request.asset): -request.amount} if asset is not None else {}, {})
         try:
-            good = self._is_good_in_all_outcomes(context.get_book(portfolio), portfolio, effect)
+            flaw = self._get_flaw_in_any_outcome(context.get_book(portfolio), portfolio, effect)
         except Rejected as error:
             raise _Wait("price_missing", f"its margin is frozen: {error.got}") from error
-        if not good:
-            raise _Wait("margin_short", f"portfolio 0x{portfolio.hex()} would not have initial margin in every outcome")
+        if flaw:
+            raise _Wait(flaw, _FLAWS[flaw].format(f"0x{portfolio.hex()}"))
 
     def _judge_house_withdrawal(self, vault_id: bytes, request: OpenRequest) -> None:
         """HOUSE's withdrawals only while backing holds: by solvent portfolios alone, and with margin for what it holds itself."""
@@ -404,12 +413,31 @@ class Requests:
                 units += -(-wanted.amount // context.terms.get_scale(terms)) if terms.quote_class == quote_class else 0
         if backing.surplus - lacking - doubtful < units:
             raise _Wait("backing", "the house owes as much as stands behind it")
+        beyond = self._compute_beyond_limits(book, quote_class)
+        if backing.surplus - lacking - doubtful - beyond < units:
+            raise _Wait(TIER_LIMIT, "what stands behind the house is more house cash than facts of that tier may carry")
         try:
-            good = not any(book.options.values()) or context.is_initial_good(book)
+            is_flat = not any(book.options.values()) and not any(book.placed.values())
+            good = is_flat or context.is_initial_good(book)
         except Rejected:
             good = False
         if not good:
             raise _Wait("backing", "the house holds positions it took over and needs its cash for them")
+
+    def _compute_beyond_limits(self, house: Book, quote_class: bytes) -> int:
+        """Return how much cash of HOUSE (as in the book) and INSURANCE is more than facts of its vault's tier may carry, class units."""
+        context, terms = self.context, self.context.terms
+        beyond = 0
+        for vault_id, state in context.ledger.states.items():
+            limit = context.get_value_limit(vault_id, quote_class)
+            if limit is None:
+                continue
+            held = 0
+            for asset in terms.class_assets.get((vault_id, quote_class), ()):
+                units = max(0, house.cash.get((vault_id, asset.asset), 0)) // terms.get_scale(asset)
+                held += units + state.free.get((INSURANCE, asset.asset), 0) // terms.get_scale(asset)
+            beyond += max(0, held - limit)
+        return beyond
 
     def _remember_request(self, vault_id: bytes, request: OpenRequest) -> None:
         portfolio = self.context.ledger.portfolio_of[vault_id, request.account]
@@ -439,4 +467,5 @@ def get_trade_effect(context: Context, vault_id: bytes, trade: OpenTrade, portfo
     return Effect(
         {(vault_id, trade.asset): cash} if cash and (vault_id, trade.asset) in context.terms.assets else {},
         {trade.series: quantity} if quantity else {},
+        placed=context.get_placed(vault_id, {trade.series: quantity}) if quantity else {},
     )

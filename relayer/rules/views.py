@@ -19,7 +19,8 @@ from messages.ids import HOUSE, INSURANCE
 from messages.outbox import TrustTier
 from relayer.rules.ledger import Ledger, compute_backing
 from relayer.rules.lifecycle import PacketState, is_proven_absent
-from relayer.rules.margin.model import MarginResult, to_units_floor
+from relayer.rules.margin.model import MarginResult, compute_limited_margin, to_units_floor
+from relayer.rules.margin.numbers import FLOAT
 from relayer.rules.plan_context import Book, Context
 
 
@@ -134,8 +135,8 @@ def compute_margin_view(ledger: Ledger, market: MarketSnapshot, parameters: Para
 
 def _compute_row(context: Context, portfolio: bytes, vault_id: bytes, book: Book, decimals: int) -> MarginRow:
     try:
-        result: MarginResult[float] = context.model.compute_margin(
-            context.make_holdings(book), context.view, context.margin
+        result: MarginResult[float] = compute_limited_margin(
+            context.model, context.make_holdings(book), context.view, context.margin, FLOAT
         )
     except Rejected as error:
         return MarginRow(portfolio, vault_id, None, None, None, str(error.got or error.what))

@@ -19,6 +19,7 @@ from messages.documents import (
     PlannedPacket,
     Proposal,
     Report,
+    TierParameters,
     Vote,
     compute_digest,
     decode_document,
@@ -119,6 +120,34 @@ def test_an_amount_is_one_decimal_string_and_nothing_else(text):
     assert decode_document(Parameters, data) == PARAMETERS
     with pytest.raises(Rejected):
         decode_document(Parameters, data.replace(good, f'"minimum_notional":"{text}"'.encode()))
+
+
+TIERS = (TierParameters(2, 1, 2, 3, 4, Amount(10**20)), TierParameters(3, 5, 6, 7, 8, Amount(10**19)))
+
+
+def test_parameters_with_tiers_come_back_as_they_were_and_have_another_digest():
+    named = replace(PARAMETERS, tiers=TIERS)
+    data = encode_document(named)
+    assert b'"tiers":[{"haircut_ppm":1,' in data
+    assert decode_document(Parameters, data) == named
+    assert compute_digest(named) != compute_digest(PARAMETERS)
+
+
+def test_a_table_that_came_later_is_left_out_where_it_is_empty_and_refused_where_it_is_written_so():
+    data = encode_document(PARAMETERS)
+    assert b"tiers" not in data  # the golden digest above is that of before
+    assert decode_document(Parameters, data).tiers == ()
+    for broken in (b'"tiers":[],"underlyings"', b'"tiers":"","underlyings"', b'"tiers":0,"underlyings"'):
+        with pytest.raises(Rejected):
+            decode_document(Parameters, data.replace(b'"underlyings"', broken, 1))
+
+
+def test_a_tier_with_a_key_too_many_or_too_few_is_refused():
+    data = encode_document(replace(PARAMETERS, tiers=TIERS))
+    for old, new in ((b'"level":2,', b""), (b'"level":2', b'"level":2,"lever":2'), (b'"level":2', b'"level":-2')):
+        assert old in data
+        with pytest.raises(Rejected):
+            decode_document(Parameters, data.replace(old, new, 1))
 
 
 def test_a_document_of_another_kind_is_refused():

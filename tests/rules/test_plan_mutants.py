@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from messages.bodies import Execute
 from messages.errors import RelayerError
 from messages.ids import HOUSE
+from messages.outbox import TrustTier
 from relayer.rules import lifecycle, market, plan_context, plan_moves, plan_packing, plan_requests, vault_state
 from relayer.rules.lifecycle import PacketEvent, PacketState
 from relayer.rules.plan_context import Context
@@ -17,6 +20,7 @@ from tests.rules import test_plan_moves as move_tests
 from tests.rules import test_plan_packing as packing_tests
 from tests.rules import test_plan_requests as request_tests
 from tests.rules import test_plan_settlement as settlement_tests
+from tests.rules import test_plan_tiers as tier_tests
 
 
 def is_red(test) -> bool:
@@ -138,9 +142,9 @@ def test_only_the_outcome_in_which_all_is_done(monkeypatch):
         outcome = book.copy()
         for item in [*self.undecided.get(portfolio, ()), effect]:
             outcome.apply(item)
-        return self.context.is_initial_good(outcome)
+        return self.context.get_initial_flaw(outcome)
 
-    monkeypatch.setattr(Requests, "_is_good_in_all_outcomes", only_all_done)
+    monkeypatch.setattr(Requests, "_get_flaw_in_any_outcome", only_all_done)
     assert is_red(test)
 
 
@@ -180,3 +184,49 @@ def test_a_house_leg_that_is_forgotten(monkeypatch):
     settle()
     monkeypatch.setattr(plan_packing, "get_balanced", unbalanced)
     assert is_red(settle)
+
+
+def test_a_tier_that_limits_no_move_of_the_house(monkeypatch):
+    def test():
+        tier_tests.test_the_house_takes_over_no_more_cash_on_the_word_of_operators_than_the_limit_of_their_tier(
+            1_399, 400, 999
+        )
+
+    test()
+    monkeypatch.setattr(plan_moves, "_get_room_of_tier", lambda *_: None)
+    assert is_red(test)
+
+
+def test_an_attested_long_that_nets_a_proven_short_to_nothing(monkeypatch):
+    test = tier_tests.test_a_hedge_that_is_only_attested_releases_no_more_than_the_limit
+    test()
+    right = Context.is_initial_good
+
+    def is_initial_good(self, book):
+        return plan_context._is_trivial(book) or right(self, book)
+
+    monkeypatch.setattr(Context, "is_initial_good", is_initial_good)
+    assert is_red(test)
+
+
+def test_house_cash_that_counts_whatever_its_tier(monkeypatch):
+    def test():
+        tier_tests.test_house_cash_that_is_only_attested_stands_behind_the_house_up_to_the_limit(
+            0, 4_501, 1_000, "tier_limit"
+        )
+
+    test()
+    monkeypatch.setattr(Requests, "_compute_beyond_limits", lambda *_: 0)
+    assert is_red(test)
+
+
+def test_a_tier_that_the_newest_fact_alone_decides(monkeypatch):
+    def test():
+        tiers = [TrustTier(3, 3, 4), TrustTier(1)]
+        ledger_tests.test_a_later_better_proof_of_other_facts_never_makes_a_vault_look_better.hypothesis.inner_test(
+            tiers, random.Random(1)
+        )
+
+    test()
+    monkeypatch.setattr(vault_state, "combine_tiers", lambda _old, new: new)
+    assert is_red(test)

@@ -52,7 +52,8 @@ class History:
         first, second, *rest = parameters.assets
         second = replace(second, decimals=self.rnd.choice((6, 7)))
         other = replace(first, asset=OTHER, decimals=8, caip19=first.caip19 + "0")
-        self.world = World(count, parameters=replace(parameters, assets=(first, other, second, *rest)))
+        tiers = {number: 3 for number, family in enumerate(families) if family == "solana"}
+        self.world = World(count, parameters=replace(parameters, assets=(first, other, second, *rest)), tiers=tiers)
         self.count = count
         w = self.world
         for vault in range(count):
@@ -194,7 +195,7 @@ def test_the_order_in_which_chains_are_folded_never_matters(seed):
     for order in (w.vaults, w.vaults[::-1]):
         states = {}
         for vault in order:
-            facts = make_facts(vault.id, vault.packets)
+            facts = make_facts(vault.id, vault.packets, tier=w.tiers.get(w.vaults.index(vault), 1))
             cut = history.rnd.randrange(len(facts) + 1)  # in two strides, anywhere
             state = apply_facts(get_initial_state(vault.parameters), facts[:cut])
             states[vault.id] = apply_facts(state, facts[cut:])

@@ -204,6 +204,29 @@ def test_a_wrong_parameter_is_named_by_its_path(spoil, words):
         assert word in str(caught.value)
 
 
+def test_tiers_are_an_optional_table_that_is_checked_when_it_is_read():
+    raw = make_raw()
+    assert decode_parameters(raw).tiers == ()
+    raw["tiers"] = [
+        {
+            "level": 3,
+            "haircut_ppm": 20_000,
+            "haircut_ppm_per_hour": 20_000,
+            "weight_ppm": 50_000,
+            "weight_ppm_per_hour": 100_000,
+            "value_limit": "250000000000",
+        }
+    ]
+    (tier,) = decode_parameters(raw).tiers
+    assert (tier.level, tier.value_limit) == (3, 250_000_000_000)
+    assert compute_digest(decode_parameters(raw)) != compute_digest(decode_parameters(make_raw()))
+    raw["tiers"][0]["haircut_ppm"] = 2_000  # less than the default of tier 2
+    with pytest.raises(Rejected) as caught:
+        decode_parameters(raw)
+    assert caught.value.reason == "bad_config"
+    assert "haircut_ppm of tier 3" in str(caught.value)
+
+
 def test_a_control_change_is_an_optional_list_of_bodies():
     raw = make_raw()
     raw["controls"] = [{"vault_id": "0x" + "11" * 32, "value": "0x" + "00" * 31 + "25"}]

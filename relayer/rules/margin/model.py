@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final, Generic, overload
@@ -30,12 +30,17 @@ from relayer.rules.margin.srm import (
     verify_srm_parameters,
 )
 from relayer.rules.margin.svi import SviSlice, compute_svi_volatility
+from relayer.rules.margin.tiers import (
+    DEFAULT_TIERS,
+    PPM,
+    TierTable,
+    compute_tier_haircut_ppm,
+    compute_weight_ppm,
+    verify_tiers,
+)
 from relayer.rules.prices import Action, PriceState, SettlementKey, compute_payoff, get_settlement_key, is_usable
 
-PPM: Final = 1_000_000
 PAR_E8: Final = 10**8
-# Facts of these tiers (RPC_QUORUM, RPC) are never credited (protocol.md 10).
-_WORST_CREDITED_TIER: Final = 3
 # Bounds of one portfolio: the worst payoff of an expiry is quadratic in its strikes.
 MAX_OPTIONS: Final = 2_048
 MAX_CASH: Final = 1_024
@@ -84,12 +89,26 @@ class DueHolding:
 
 
 @dataclass(frozen=True)
+class ChainPart:
+    """A vault whose facts are judged apart: how it is known, and which of the options (already among `options`) lie there.
+
+    Its cash is that of `Holdings.cash` with this vault id. Dues belong to no vault: only their sum has a meaning (protocol.md 4.3).
+    """
+
+    vault_id: bytes
+    tier_level: int
+    age_s: int
+    options: tuple[OptionHolding, ...] = ()
+
+
+@dataclass(frozen=True)
 class Holdings:
-    """Everything one portfolio holds, over all vaults."""
+    """Everything one portfolio holds, over all vaults; `parts` names vaults that `compute_limited_margin` looks at apart."""
 
     cash: tuple[CashHolding, ...] = ()
     dues: tuple[DueHolding, ...] = ()
     options: tuple[OptionHolding, ...] = ()
+    parts: tuple[ChainPart, ...] = ()
 
 
 # ---------------------------------------------------------------- the market
@@ -156,6 +175,7 @@ class MarginParameters:
     currency: bytes  # quote class the account is margined in
     underlyings: Mapping[bytes, UnderlyingMargin]
     house_due_haircut_ppm: Mapping[bytes, int]  # by quote class: what a due owed by the house loses
+    tiers: TierTable = field(default_factory=lambda: DEFAULT_TIERS)  # by level: what its facts count for
 
 
 def verify_margin_parameters(parameters: Parameters, currency: bytes) -> MarginParameters:
@@ -195,7 +215,8 @@ def verify_margin_parameters(parameters: Parameters, currency: bytes) -> MarginP
         haircuts[quote.quote_class] = quote.house_due_haircut_ppm
     if currency not in haircuts:
         raise Rejected("classes does not name the account currency", got=currency, reason="bad_parameters")
-    return MarginParameters(currency, underlyings, haircuts)
+    decimals = next(quote.decimals for quote in parameters.classes if quote.quote_class == currency)
+    return MarginParameters(currency, underlyings, haircuts, verify_tiers(parameters.tiers, decimals))
 
 
 # ---------------------------------------------------------------- the result
@@ -256,6 +277,23 @@ class CashRow(Generic[N]):
 
 
 @dataclass(frozen=True)
+class TierRow(Generic[N]):
+    """What the facts of one vault carry of a portfolio's initial margin, and how much of that is not counted, account currency.
+
+    `carried` is what initial margin would fall by without the vault's surplus (its deficit stays owed). `limit` is the most that
+    facts of its tier may carry, None where there is no limit; `weight_ppm` is w_c.
+    """
+
+    vault_id: bytes
+    tier_level: int
+    age_s: int
+    weight_ppm: int
+    limit: N | None
+    carried: N
+    withheld: N
+
+
+@dataclass(frozen=True)
 class MarginResult(Generic[N]):
     """Margin of one portfolio in units of the account currency; positive is surplus.
 
@@ -272,6 +310,7 @@ class MarginResult(Generic[N]):
     per_market: tuple[MarketRow[N], ...]
     per_cash: tuple[CashRow[N], ...]
     warnings: tuple[str, ...]
+    per_tier: tuple[TierRow[N], ...] = ()
 
     @property
     def equity(self) -> N:
@@ -394,15 +433,72 @@ def get_model(name: str) -> MarginModel:
     return MODELS[name]
 
 
-def is_initial_met(model: MarginModel, holdings: Holdings, market: MarketView, parameters: MarginParameters) -> bool:
-    """Return whether IM >= 0, decided alike on every node: decimals within 1e-9 of gross (protocol.md 7).
+def compute_limited_margin(
+    model: MarginModel,
+    holdings: Holdings,
+    market: MarketView,
+    parameters: MarginParameters,
+    numbers: Numbers[N],
+) -> MarginResult[N]:
+    """Return the margin with what facts of low tiers may not carry taken off the initial one (margin.md 7.1, 7.7).
+
+    For each part c, with LOCO_c = IM without c + min(0, IM of c alone), carried_c = max(0, IM - LOCO_c):
+
+        initial = min over c of IM - max(w_c * carried_c, carried_c - limit_c), and never above IM.
+
+    So a portfolio on one chain that is solvent stays at 0 or above, an empty part changes nothing, and no part is ever worth more
+    than its limit. Maintenance is as without: a limit decides what may be released, not who is liquidated.
 
     Raises:
-        Rejected: as `compute_margin`.
+        Rejected: as `MarginModel.compute_margin`; "market_frozen" also where only netting between chains hid a frozen market.
+    """
+    whole = model.compute_margin(holdings, market, parameters, numbers)
+    initial, gross = whole.initial, whole.gross
+    rows: list[TierRow[N]] = []
+    with numbers.scope():
+        for part in sorted(holdings.parts, key=lambda p: p.vault_id):
+            terms = parameters.tiers[part.tier_level]
+            here, rest = _split(holdings, part)
+            apart = model.compute_margin(here, market, parameters, numbers)
+            without = model.compute_margin(rest, market, parameters, numbers)
+            loco = without.initial + min(numbers.zero, apart.initial)
+            carried = max(numbers.zero, whole.initial - loco)
+            weight_ppm = compute_weight_ppm(terms, part.age_s)
+            withheld = carried * numbers.from_ratio(weight_ppm, PPM)
+            limit = None
+            if terms.value_limit is not None:
+                limit = numbers.from_ratio(terms.value_limit.numerator, terms.value_limit.denominator)
+                withheld = max(withheld, carried - limit)
+            rows.append(TierRow(part.vault_id, part.tier_level, part.age_s, weight_ppm, limit, carried, withheld))
+            initial = min(initial, whole.initial - withheld)
+            gross += apart.gross + without.gross
+    return replace(whole, initial=initial, gross=gross, per_tier=tuple(rows))
+
+
+def _split(holdings: Holdings, part: ChainPart) -> tuple[Holdings, Holdings]:
+    """Return (what lies at the vault, all else); dues are with all else."""
+    here = Holdings(cash=tuple(cash for cash in holdings.cash if cash.vault_id == part.vault_id), options=part.options)
+    away = tuple(replace(held, quantity_e8=-held.quantity_e8) for held in part.options)
+    rest = Holdings(
+        cash=tuple(cash for cash in holdings.cash if cash.vault_id != part.vault_id),
+        dues=holdings.dues,
+        options=holdings.options + away,
+    )
+    return here, rest
+
+
+def is_initial_met(model: MarginModel, holdings: Holdings, market: MarketView, parameters: MarginParameters) -> bool:
+    """Return whether IM >= 0, limits of tiers included, decided alike on every node: decimals within 1e-9 of gross (protocol.md 7).
+
+    Raises:
+        Rejected: as `compute_limited_margin`.
     """
 
     def compute(numbers: Numbers[N]) -> tuple[N, N]:
         result = model.compute_margin(holdings, market, parameters, numbers)
+        # Limits only take away: what is short without them needs no second look.
+        if holdings.parts and result.initial >= numbers.zero:
+            result = compute_limited_margin(model, holdings, market, parameters, numbers)
         return result.initial, result.gross
 
     return decide_sign(compute) >= 0
@@ -474,10 +570,16 @@ def _get_text(name: bytes) -> str:
 # ---------------------------------------------------------------- cash
 
 
-def compute_effective_haircut_ppm(cash: CashHolding) -> int:
-    """Return the haircut in force: the asset's own plus what the age of its vault's state adds, at most 100 % (rounded up)."""
+def compute_effective_haircut_ppm(cash: CashHolding, tiers: TierTable = DEFAULT_TIERS) -> int:
+    """Return the haircut in force, at most 100 %, rounded up: the asset's own, what the age of its vault's state adds, and its tier's.
+
+    What is known by a tier that is never credited loses everything (protocol.md 10).
+    """
+    terms = tiers.get(cash.tier_level)
+    if terms is None:
+        return PPM
     aged = ceil_div(max(0, cash.age_s) * cash.stale_haircut_ppm_per_hour, 3_600)
-    return min(PPM, cash.haircut_ppm + aged)
+    return min(PPM, cash.haircut_ppm + aged + compute_tier_haircut_ppm(terms, cash.age_s))
 
 
 def compute_cash(
@@ -497,13 +599,13 @@ def compute_cash(
     for cash in holdings.cash:
         if not (0 <= cash.decimals <= 36 and 0 <= cash.haircut_ppm <= PPM and cash.stale_haircut_ppm_per_hour >= 0):
             raise Rejected("a cash holding has impossible decimals or haircut", got=cash, reason="bad_holding")
-        haircut = compute_effective_haircut_ppm(cash)
+        haircut = compute_effective_haircut_ppm(cash, parameters.tiers)
         price = min(cash.price_e8, PAR_E8)
         if cash.units < 0:
             haircut, price = 0, PAR_E8
         else:
             problem = ""
-            if cash.tier_level > _WORST_CREDITED_TIER:
+            if cash.tier_level not in parameters.tiers:
                 problem = f"is only proven by tier {cash.tier_level}"
             elif cash.price_e8 <= 0:
                 problem = "has no price"
