@@ -1,6 +1,6 @@
 """`python -m bench.gas`: what each call of the vaults costs, measured on the committed code, written to docs/gas.md.
 
-Here the EVM vault; `gas_cosmos.py` has the Cosmos vault.
+Here the EVM vault; `gas_cosmos.py` and `gas_solana.py` have the others.
 
 Gas is deterministic, so the file changes only when the contract does. Each figure is a transaction of its own with cold
 storage: 21,000 + calldata (EIP-2028) + execution - refund (EIP-3529), or the calldata floor of EIP-7623 where that is more.
@@ -12,7 +12,7 @@ import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bench import gas_cosmos
+from bench import gas_cosmos, gas_solana
 from contracts.evm import get_artifact
 from contracts.evm.compile import MAX_CODE_BYTES
 from messages.bodies import (
@@ -232,7 +232,7 @@ A balance, position or window that was nothing before is a fresh storage slot: 1
 
 
 def main() -> int:
-    text = render() + gas_cosmos.render()
+    text = render() + gas_cosmos.render() + gas_solana.render()
     TARGET.write_text(text)
     print(text)
     return 0
