@@ -7,7 +7,7 @@ of a simulated network that the caller hands in; everything else is reached over
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,10 @@ from chains.base import Chain, Codec, Probe, Verifier
 from chains.cosmos import verifier as cosmos
 from chains.cosmos.address import compute_chain_name
 from chains.evm.verifier import EvmCodec, EvmVerifier, build_rules, encode_settings
-from messages.bodies import COSMOS_LIMITS, EVM_LIMITS, Limits
+from chains.solana import address as solana_address
+from chains.solana import verifier as solana
+from chains.solana.observations import MIN_ENDPOINTS
+from messages.bodies import COSMOS_LIMITS, EVM_LIMITS, SOLANA_LIMITS, Limits
 from messages.errors import Rejected
 from messages.ids import get_evm_account
 
@@ -29,6 +32,11 @@ if TYPE_CHECKING:
     from chains.evm.probe import EvmProbe
     from chains.evm.reader import EvmEndpoint
     from chains.evm.sim import SimNetwork
+    from chains.solana.client import SolanaClient, SolanaEndpoint
+    from chains.solana.fees import PricePolicy
+    from chains.solana.sim import SimSolana
+    from chains.solana.submitter import SolanaSubmitter
+    from chains.solana.types import OperatorSet
 
 # Readers and submitters bring client libraries that take seconds to load: commands that only verify must not wait for them.
 
@@ -36,6 +44,9 @@ SIM_PREFIX = "sim:"
 DEFAULT_MAX_FEE_CAP_WEI = 500 * 10**9
 DEFAULT_PRICE_MULTIPLE = 10
 """How much more than the configured gas price a Cosmos transaction pays at most, where the configuration does not say."""
+DEFAULT_UNIT_PRICE = 1_000
+DEFAULT_MAX_UNIT_PRICE = 1_000_000
+"""Micro-lamports for a compute unit of Solana, at least and at most: a packet of 200,000 units then costs 5,200 to 205,000 lamports."""
 STATEMENT_S = 10 * 86_400
 """How long after a header the statement that finalizes it may be made, in a family whose finality can stall."""
 
@@ -44,23 +55,27 @@ STATEMENT_S = 10 * 86_400
 class EndpointConfig:
     """One source: http(s) addresses of its doors, or "sim:<endpoint name>" for each.
 
-    "evm" has ``execution_url`` and ``beacon_url``, "cosmos" has ``rpc_url``; what a family does not have is empty.
+    "evm" has ``execution_url`` and ``beacon_url``, "cosmos" and "solana" have ``rpc_url``; what a family does not have is empty. ``stream_url``
+    is an optional websocket of "solana" (ws or wss), whose events are hints.
     """
 
     name: str
     execution_url: str = ""
     beacon_url: str = ""
     rpc_url: str = ""
+    stream_url: str = ""
 
 
 @dataclass(frozen=True)
 class ChainConfig:
     """One vault on one chain, as the operator configures it.
 
-    chain_id: CAIP-2, for example "eip155:1". vault_account: 32 bytes. checkpoint: 32 bytes, from people, not from an endpoint.
-    start_height: block of the vault's creation or any earlier one. settings: the family's own choices as canonical JSON; see
-    `make_evm_settings`, `make_cosmos_settings`. max_fee_cap_wei: of "evm". gas_price, max_gas_price: of "cosmos", as "0.025utoken"; without a
-    price nothing can be sent, and the highest is ten times the price where it is not said.
+    chain_id: CAIP-2, for example "eip155:1". vault_account: 32 bytes. checkpoint: 32 bytes, from people, not from an endpoint; of "solana" the
+    whole genesis hash, whose first characters are in the name. start_height: block (of "solana" slot) of the vault's creation or any earlier
+    one. settings: the family's own choices as canonical JSON; see `make_evm_settings`, `make_cosmos_settings`, `make_solana_settings`.
+    max_fee_cap_wei: of "evm". gas_price, max_gas_price: of "cosmos", as "0.025utoken"; without a price nothing can be sent, and the highest is
+    ten times the price where it is not said. unit_price_microlamports, max_unit_price_microlamports: of "solana", for one compute unit; what
+    blocks ask for counts in between.
     """
 
     chain_id: str
@@ -76,6 +91,8 @@ class ChainConfig:
     max_fee_cap_wei: int = DEFAULT_MAX_FEE_CAP_WEI
     gas_price: str = ""
     max_gas_price: str = ""
+    unit_price_microlamports: int = DEFAULT_UNIT_PRICE
+    max_unit_price_microlamports: int = DEFAULT_MAX_UNIT_PRICE
 
 
 @dataclass(frozen=True)
@@ -103,6 +120,10 @@ class Family:
     """(address text, settings text) -> 32-byte account; Rejected ("bad_address")."""
     doors: tuple[str, ...]
     """Names of the addresses that an endpoint of this family has in a configuration: fields of `EndpointConfig` without "_url"."""
+    optional_doors: tuple[str, ...] = ()
+    """Of those that it may have beside them."""
+    min_endpoints: int = 1
+    """How many endpoints a node needs at least."""
 
 
 def build_chain(
@@ -134,6 +155,19 @@ def build_probe(config: ChainConfig, submit_key: bytes | None = None, sims: Mapp
 def parse_vault(family: str, text: str, settings: str) -> bytes:
     """The 32-byte account of a vault's address as people of its chain write it; Rejected ("bad_address", "bad_config")."""
     return _get_family(family).parse_vault(text, settings)
+
+
+def verify_statements(vault_id: bytes, operators: Sequence[bytes], first: bytes, second: bytes) -> bytes:
+    """The operator (20 bytes, of the set) that contradicts itself with two statements about a vault whose states nobody can prove.
+
+    Families read their own bytes; one has such vaults.
+
+    Raises:
+        Rejected: "no_equivocation", or why one of the statements is not sound.
+    """
+    from chains.solana.pool import verify_statements as verify
+
+    return verify(vault_id, operators, first, second)
 
 
 def _get_family(name: str) -> Family:
@@ -433,7 +467,161 @@ def _parse_cosmos_vault(text: str, settings: str) -> bytes:
     return bytes.fromhex(text[2:]) if re.fullmatch(r"0x[0-9a-f]{64}", text) else cosmos.parse_vault(text, prefix)
 
 
+# ---- solana -----------------------------------------------------------------------------------------------------------
+
+
+def make_solana_settings(settings: solana.SolanaSettings) -> str:
+    """Settings text of an operator's choices: the vault program, and who signs observations from when on."""
+    return solana.encode_settings(settings)
+
+
+def make_solana_sim_config(
+    network: SimSolana, vault: bytes, operator_sets: Sequence[OperatorSet], *, start_height: int = 0
+) -> ChainConfig:
+    """Configuration for a vault (32-byte state account) on a simulated Solana cluster, over all its endpoints.
+
+    ``operator_sets``: who signs observations, from when on (unix seconds of the chain).
+    """
+    return ChainConfig(
+        chain_id=network.chain,
+        family="solana",
+        endpoints=tuple(EndpointConfig(e.name, rpc_url=SIM_PREFIX + e.name) for e in network.endpoints),
+        vault_account=vault,
+        checkpoint=solana_address.decode_key(network.genesis_hash),
+        start_height=start_height,
+        settings=make_solana_settings(solana.SolanaSettings(bytes(network.program), tuple(operator_sets))),
+        retry_s=0.0,
+    )
+
+
+def build_solana_sim_chain(
+    network: SimSolana,
+    vault: bytes,
+    submit_key: bytes | None = None,
+    *,
+    operator_sets: Sequence[OperatorSet],
+    start_height: int = 0,
+    **changes: Any,
+) -> Chain[Any, Any, Any, Any]:
+    """The chain of a vault on a simulated Solana cluster; ``changes`` replace fields of its `ChainConfig`."""
+    config = replace(make_solana_sim_config(network, vault, operator_sets, start_height=start_height), **changes)
+    return build_chain(config, submit_key, {config.chain_id: network})
+
+
+def _build_solana_client(config: ChainConfig, sims: Mapping[str, Any]) -> SolanaClient:
+    from chains.solana.client import SolanaClient
+
+    rules = _build_solana_rules(config.chain_id, config.vault_account, config.checkpoint, config.settings)
+    needed = FAMILIES["solana"].min_endpoints
+    if len(config.endpoints) < needed or config.start_height < 0:
+        raise Rejected(
+            "a chain of family solana needs four endpoints that do not depend on each other, and a start height",
+            got=(len(config.endpoints), config.start_height),
+            expected=f">= {needed} endpoints",
+            reason="bad_config",
+        )
+    endpoints = [_build_solana_endpoint(endpoint, config, sims) for endpoint in config.endpoints]
+    return SolanaClient(rules, config.checkpoint, endpoints, config.timeout_s)
+
+
+def _make_price_policy(config: ChainConfig) -> PricePolicy:
+    from chains.solana.fees import PricePolicy
+
+    return PricePolicy(config.unit_price_microlamports, config.max_unit_price_microlamports)
+
+
+def _build_solana_submitter(
+    client: SolanaClient, config: ChainConfig, submit_key: bytes | None
+) -> SolanaSubmitter | None:
+    policy = _make_price_policy(config)  # a price that makes no sense is told before a key is there
+    if submit_key is None:
+        return None
+    from chains.solana.submitter import Patience, SolanaSubmitter
+
+    # the small transactions of a packet land within a few slots; where time is moved by hand, waiting is of no use
+    return SolanaSubmitter(client, submit_key, policy, Patience(16 * config.retry_s, 2 * config.retry_s))
+
+
+def _build_solana_endpoint(endpoint: EndpointConfig, config: ChainConfig, sims: Mapping[str, Any]) -> SolanaEndpoint:
+    from chains.solana.client import SolanaEndpoint
+    from chains.solana.transport import HttpSolanaTransport
+
+    if endpoint.rpc_url.startswith(SIM_PREFIX):
+        name = endpoint.rpc_url.removeprefix(SIM_PREFIX)
+        network = sims.get(config.chain_id)
+        found = None if network is None else next((e for e in network.endpoints if e.name == name), None)
+        if found is None:
+            raise Rejected("no such simulated endpoint", got=endpoint.rpc_url, reason="bad_config")
+        return SolanaEndpoint(endpoint.name, found.rpc)
+    if not endpoint.rpc_url.startswith(("http://", "https://")):
+        raise Rejected("an endpoint's address is http:// or https://", got=endpoint.name, reason="bad_config")
+    if endpoint.stream_url and not endpoint.stream_url.startswith(("ws://", "wss://")):
+        raise Rejected("an endpoint's stream is ws:// or wss://", got=endpoint.name, reason="bad_config")
+    return SolanaEndpoint(endpoint.name, HttpSolanaTransport(endpoint.rpc_url, config.timeout_s, endpoint.stream_url))
+
+
+def _build_solana_chain(
+    config: ChainConfig, submit_key: bytes | None, sims: Mapping[str, Any]
+) -> Chain[Any, Any, Any, Any]:
+    from chains.solana.observer import SolanaObserver
+    from chains.solana.pool import Pool
+    from chains.solana.reader import ReaderSettings, SolanaReader
+
+    client = _build_solana_client(config, sims)
+    pool = Pool(client.rules)
+    return Chain(
+        chain_id=config.chain_id,
+        family=config.family,
+        vault_id=client.rules.vault_id,
+        start_height=config.start_height,
+        limits=SOLANA_LIMITS,
+        reader=SolanaReader(client, pool, ReaderSettings(config.timeout_s, config.retry_s)),
+        verifier=solana.SolanaVerifier(client.rules),
+        codec=solana.SolanaCodec(),
+        submitter=_build_solana_submitter(client, config, submit_key),
+        observer=SolanaObserver(client, pool),
+    )
+
+
+def _build_solana_probe(config: ChainConfig, submit_key: bytes | None, sims: Mapping[str, Any]) -> Probe:
+    from chains.solana.probe import SolanaProbe
+
+    client = _build_solana_client(config, sims)
+    return SolanaProbe(client, _make_price_policy(config), _build_solana_submitter(client, config, submit_key))
+
+
+def _build_solana_rules(chain: str, vault_account: bytes, checkpoint: bytes, settings: str) -> solana.SolanaRules:
+    if solana_address.compute_chain_name(checkpoint) != chain:
+        raise Rejected(
+            "the checkpoint of a Solana vault is the genesis hash of its cluster, and the cluster is named after it",
+            got=checkpoint,
+            expected=chain,
+            reason="bad_config",
+        )
+    return solana.build_rules(chain, vault_account, settings)
+
+
+def _make_solana_rules(chain: str, vault_account: bytes, checkpoint: bytes, settings: str) -> Rules:
+    rules = _build_solana_rules(chain, vault_account, checkpoint, settings)
+    # operators speak of the present: nobody may say much later what a clock was
+    return Rules(rules.vault_id, SOLANA_LIMITS, solana.SolanaVerifier(rules), solana.SolanaCodec(), 60)
+
+
+def _parse_solana_vault(text: str, settings: str) -> bytes:
+    solana.decode_settings(settings)
+    return solana_address.parse_vault(text)
+
+
 FAMILIES: Mapping[str, Family] = {
     "evm": Family(_build_evm_chain, _build_evm_rules, _build_evm_probe, _parse_evm_vault, ("execution", "beacon")),
     "cosmos": Family(_build_cosmos_chain, _build_cosmos_rules, _build_cosmos_probe, _parse_cosmos_vault, ("rpc",)),
+    "solana": Family(
+        _build_solana_chain,
+        _make_solana_rules,
+        _build_solana_probe,
+        _parse_solana_vault,
+        ("rpc",),
+        ("stream",),
+        MIN_ENDPOINTS,
+    ),
 }

@@ -12,9 +12,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -38,9 +39,11 @@ MAX_INSTRUCTIONS = 256
 MAX_DATA_BYTES = 10_240
 """Of one inner instruction: the chain's own limit."""
 MAX_FEES = 512
+MAX_LOGS = 10_000
 MAX_TEXT = 300
 CLOCK_BYTES = 40
 LEVELS = ("processed", "confirmed", "finalized")
+_FAILED = re.compile(r"Program ([1-9A-HJ-NP-Za-km-z]{32,44}) failed: ")
 _CLOCK = struct.Struct("<QqQQq")
 
 
@@ -90,11 +93,15 @@ class PacketEvent:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """Why a transaction fails: the node's words; which instruction, and its program's own code where it has one."""
+    """Why a transaction fails: the node's words; which instruction, and a program's own code where there is one.
+
+    ``program``: whose code that is, in base58, where the node tells: a program that was called by the instruction's own may have failed.
+    """
 
     text: str
     instruction: int | None = None
     code: int | None = None
+    program: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -359,7 +366,19 @@ def parse_simulation(value: object) -> Simulation:
     units = found.get("unitsConsumed")
     if units is None and found["err"] is not None:
         units = 0
-    return Simulation(parse_number(units, "compute units"), parse_failure(found["err"]))
+    failure = parse_failure(found["err"])
+    if failure is not None:
+        failure = replace(failure, program=_find_failed(found.get("logs")))
+    return Simulation(parse_number(units, "compute units"), failure)
+
+
+def _find_failed(logs: object) -> str:
+    """The first program that the logs of a trial tell as failed, "" where they tell none: the innermost one fails first."""
+    for line in logs[:MAX_LOGS] if isinstance(logs, list) else ():
+        match = _FAILED.match(line) if isinstance(line, str) else None
+        if match is not None:
+            return match[1]
+    return ""
 
 
 def parse_failure(err: object) -> Failure | None:
