@@ -638,8 +638,11 @@ def _verify_signatures(transaction: VersionedTransaction) -> None:
 
 def _replace_blockhash(transaction: VersionedTransaction, blockhash: Hash) -> VersionedTransaction:
     """The same transaction under another block hash; its signatures are wrong then, and nobody looks at them."""
-    raw, old = bytes(transaction), bytes(transaction.message.recent_blockhash)
-    return VersionedTransaction.from_bytes(raw.replace(old, bytes(blockhash), 1))
+    raw, message = bytearray(bytes(transaction)), transaction.message
+    # counts of at most 127 have one byte: signatures, then the version of all but legacy messages, three counts, keys
+    at = 1 + 64 * len(transaction.signatures) + isinstance(message, MessageV0) + 3 + 1 + 32 * len(message.account_keys)
+    raw[at : at + 32] = bytes(blockhash)
+    return VersionedTransaction.from_bytes(bytes(raw))
 
 
 # ---- JSON forms -------------------------------------------------------------------------------------------------------

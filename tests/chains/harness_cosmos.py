@@ -18,6 +18,7 @@ from messages.ids import compute_denom_asset
 from messages.outbox import get_start_cursor
 from messages.packet import compute_commitment
 from tests.builders import OPERATOR_KEYS, OPERATORS
+from tests.chains.harness import HeaderHarness
 
 START = 1_800_000_000
 CHAIN_ID = "sim-1"
@@ -25,7 +26,7 @@ DENOM = "uusd"
 CAP = 10**12
 
 
-class CosmosHarness:
+class CosmosHarness(HeaderHarness):
     """See the head of `tests.chains.test_every_family`."""
 
     # how the family spells what the suite wants to see refused

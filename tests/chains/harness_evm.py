@@ -23,13 +23,14 @@ from messages.ids import get_evm_account
 from messages.outbox import get_start_cursor
 from messages.packet import compute_commitment
 from tests.builders import OPERATOR_KEYS, OPERATORS
+from tests.chains.harness import HeaderHarness
 
 START = 1_800_000_000
 CHAIN_ID = 31337
 CAP = 10**12
 
 
-class EvmHarness:
+class EvmHarness(HeaderHarness):
     """See the head of `tests.chains.test_every_family`."""
 
     # how the family spells what the suite wants to see refused

@@ -14,10 +14,13 @@ from solders.address_lookup_table_account import AddressLookupTable
 from solders.compute_budget import set_compute_unit_limit, set_compute_unit_price
 from solders.hash import Hash
 from solders.instruction import AccountMeta, Instruction
+from solders.message import MessageV0
 from solders.pubkey import Pubkey
 from solders.rpc import responses
+from solders.signature import Signature
 from solders.system_program import ID as SYSTEM_PROGRAM
 from solders.system_program import TransferParams, transfer
+from solders.transaction import VersionedTransaction
 
 from chains.http_json import RpcError
 from chains.solana.sim import ManualClock, SimSolana
@@ -535,6 +538,11 @@ def test_a_simulation_may_replace_the_block_hash_and_need_no_signature(world):
     replaced = world.ask("simulateTransaction", forged, in_base64 | {"replaceRecentBlockhash": True})["value"]
     assert replaced["err"] is None
     assert replaced["replacementBlockhash"]["blockhash"] == world.ask("getLatestBlockhash")["value"]["blockhash"]
+    empty = VersionedTransaction.from_bytes(raw).message
+    unsigned = MessageV0(empty.header, empty.account_keys, Hash.default(), empty.instructions, [])
+    blank = encode(bytes(VersionedTransaction.populate(unsigned, [Signature.default()])))
+    assert world.ask("simulateTransaction", blank, in_base64)["value"]["err"] == "BlockhashNotFound"
+    assert world.ask("simulateTransaction", blank, in_base64 | {"replaceRecentBlockhash": True})["value"]["err"] is None
     assert world.handle("simulateTransaction", forged, in_base64 | {"sigVerify": True})["error"]["code"] == -32003
 
 
