@@ -327,15 +327,14 @@ class Sighting:
     """What this node's own endpoints agree on, not signed yet: one state of a vault of a family whose states nobody can prove.
 
     ``sequence`` and ``head`` (32 bytes): of the vault's outbox. ``height`` and ``time`` (unix seconds): of the state that was read.
-    ``digest``: the 32 bytes that an operator signs under the vault's domain (`messages.digests.compute_observation_digest`).
-    ``claim``: the family's own bytes of the unsigned statement. ``blames``: endpoints that said otherwise, were behind or did not answer.
+    An operator signs `messages.digests.compute_observation_digest` of them. ``claim``: the family's own bytes of the unsigned statement.
+    ``blames``: endpoints that said otherwise, were behind or did not answer.
     """
 
     sequence: int
     head: bytes
     height: int
     time: int
-    digest: bytes
     claim: bytes
     blames: tuple[Blame, ...] = ()
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from messages.bodies import WIDEST_LIMITS, Execute, decode_inbox_body
 from messages.digests import (
     compute_mark_digest,
+    compute_observation_digest,
     compute_packet_digest,
     compute_pause_digest,
     compute_report_digest,
@@ -246,6 +247,14 @@ class Journal:
             "SELECT value FROM entries WHERE kind = ? AND slot = ? ORDER BY i DESC LIMIT 1", (kind, slot)
         ).fetchone()
         return None if row is None else bytes(row[0])
+
+    def get_highest_number(self, kind: str, prefix: bytes) -> int | None:
+        """The highest u64 under which this key said something of a kind, where a slot is ``prefix`` and a u64; None: nothing yet."""
+        row = self._db.execute(
+            "SELECT max(slot) FROM entries WHERE kind = ? AND slot BETWEEN ? AND ?",
+            (kind, prefix + bytes(8), prefix + b"\xff" * 8),
+        ).fetchone()
+        return None if row[0] is None else decode_u64(bytes(row[0])[len(prefix) :])
 
     def has_said(self, kind: str, slot: bytes, value: bytes) -> bool:
         """Whether this key ever said exactly this in a slot, whatever it said there later."""
@@ -502,6 +511,32 @@ class Signer:
         digest = compute_digest(parameters)
         self.journal.record_statements([Statement("parameters", encode_u64(parameters.version), digest)], {})
         return self._sign(compute_parameters_statement(committee, digest))
+
+    def sign_observation(self, vault_id: bytes, sequence: int, head: bytes, height: int, time: int) -> bytes:
+        """Say what the own endpoints agree on (protocol.md 11): one head per (vault, number), again at later heights, never a lower number.
+
+        A lower number at a later time would take back what was said, and could make an absence out of it.
+
+        Args:
+            vault_id: 32 bytes.
+            sequence: number of the newest outbox packet.
+            head: 32 bytes, after that packet.
+            height: of the state that was read (slot).
+            time: of that state, unix seconds.
+
+        Raises:
+            Conflict: another head was signed for this number. Rejected: ``quarantine``, ``old_number``.
+        """
+        highest = self.journal.get_highest_number("observation", vault_id)
+        if highest is not None and sequence < highest:
+            raise Rejected(
+                "this key has signed a later number of this vault",
+                got=sequence,
+                expected=f">= {highest}",
+                reason="old_number",
+            )
+        self.journal.record_statements([Statement("observation", vault_id + encode_u64(sequence), head)], {})
+        return self._sign(compute_observation_digest(vault_id, height, time, sequence, head))
 
     def _sign_envelope(self, kind: str, body: bytes) -> Envelope:
         self._sequence += 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 
 MAX_LANES = 1024
-"""Topics kept apart: 20 operators with six kinds of messages, and room. Beyond it further topics share one lane."""
+"""Topics kept apart: 20 operators with seven kinds of messages, and room. Beyond it further topics share one lane."""
 
 _SHARED = ""
 

@@ -45,7 +45,7 @@ from relayer.rules.quorum import MAX_PROPOSAL_ENVELOPE_BYTES, Ballot, Committee,
 from relayer.states import VaultStates
 from relayer.store import PacketRecord, Store
 
-MESSAGE_KINDS = ("proposal", "vote", "signed_plan", "evidence", "archive_request", "archive_packets")
+MESSAGE_KINDS = ("proposal", "vote", "signed_plan", "evidence", "archive_request", "archive_packets", "observation")
 MAX_INBOX = 4096
 """Messages that wait to be read; beyond it the loudest topic loses its oldest: all that matters is published again."""
 
@@ -109,6 +109,20 @@ class Timing:
     takeover_s: int = 20
     bump_s: int = 45
     backoff_max_s: float = 60.0
+    observe_s: int = 20
+    """Time of a chain between two statements about an unchanged vault whose states nobody can prove, while something waits for time."""
+    observe_idle_s: int = 60
+    """The same while nothing does."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What this operator said last of a vault whose states nobody can prove."""
+
+    sequence: int
+    head: bytes
+    height: int
+    time: int
 
 
 @dataclass
@@ -182,6 +196,14 @@ class Node:
         self.settle_wake = Wake(f"{name}/settle")
         self.submit_wake = Wake(f"{name}/submit")
         self.watch_wakes = {vault_id: Wake(f"{name}/watch {c.chain_id}") for vault_id, c in self.chains.items()}
+        self.observe_wakes = {
+            vault_id: Wake(f"{name}/observe {c.chain_id}")
+            for vault_id, c in self.chains.items()
+            if c.observer is not None
+        }
+        self.said: dict[bytes, Said] = {}
+        # vault -> (operator, number) -> head that the operator signed and that the own facts have not judged yet
+        self.heard_heads: dict[bytes, dict[tuple[bytes, int], bytes]] = {}
         self.peer_packets: dict[bytes, dict[int, Claim]] = {}
         self.peer_sources: dict[bytes, bytes] = {}  # vault -> operator that sent what is held
         self.doubted_peers: dict[
@@ -344,6 +366,9 @@ class Node:
         """Say everything unfinished again now: the carrier was away, and what it was given then may be lost."""
         self.progress.last_publish_at = 0
         self.inbox_wake.set()
+        self.said.clear()
+        for wake in self.observe_wakes.values():
+            wake.set()
 
     async def publish(self, kind: str, document: Any) -> None:
         """Sign an envelope around a document and hand it to the carrier."""

@@ -382,9 +382,14 @@ class Replay:
         if point == claimed and (entry.height, entry.outbox_sequence) in chain.proven:
             return
         verifier, codec = chain.judge.verifier, chain.judge.codec
-        trusted = chain.trusted.get(entry.height) if point == claimed else None
         if evidence is None:
             raise Rejected("a cut entry without evidence", got=entry.height, reason="no_evidence")
+        if not any(entry.header_hash):
+            # No header says which state this is: what m operators said is in the proposal itself, and stands alone.
+            step = ProofStep(entry.time, evidence.update)
+            trusted = verify_step(chain.judge, None, step, self._now or 0, "evidence")
+        else:
+            trusted = chain.trusted.get(entry.height) if point == claimed else None
         if trusted is None:
             base = self._get_base(chain, entry.height)
             trusted = verify_step(chain.judge, base, ProofStep(entry.time, evidence.update), self._now or 0, "evidence")
@@ -397,6 +402,14 @@ class Replay:
             )
         proof = codec.decode_proof(evidence.proof)
         verifier.verify_head(trusted, Head(entry.outbox_sequence, entry.outbox_head), proof)
+        facts = chain.facts[: entry.outbox_sequence]
+        if facts and facts[-1].sequence == entry.outbox_sequence and facts[-1].head != entry.outbox_head:
+            raise Conflict(
+                "the archive proves two heads for one number",
+                got=entry.outbox_head,
+                expected=facts[-1].head,
+                reason="two_heads",
+            )
 
     def _get_states(self, cut: Cut, parameters_digest: bytes) -> dict[bytes, VaultState]:
         out: dict[bytes, VaultState] = {}

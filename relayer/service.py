@@ -29,7 +29,7 @@ from relayer.rules.plan import PlanNote
 from relayer.rules.quorum import Committee, get_proposer, get_slot, verify_parameters
 from relayer.rules.statements import SignedParameters
 from relayer.store import Halt, PacketRecord, Store
-from relayer.tasks import attest, settle, submit, watch
+from relayer.tasks import attest, observe, settle, submit, watch
 
 ACCEPTED_PARAMETERS = "parameters"
 """Setting of the store: version (8 bytes) and digest of the newest parameters this node accepted."""
@@ -192,6 +192,10 @@ class Service:
             for v in node.vault_ids
         ]
         loops += [
+            (f"observe {node.chains[v].chain_id}", wake, lambda: timing.poll_s, self._get_observe(v))
+            for v, wake in node.observe_wakes.items()
+        ]
+        loops += [
             ("settle", node.settle_wake, lambda: self._get_turn_in_s(timing.settle_s), self._settle_in_turn),
             ("attest", node.inbox_wake, self._get_attest_in_s, self._attest),
             ("submit", node.submit_wake, lambda: timing.submit_s, self._submit),
@@ -208,11 +212,13 @@ class Service:
     async def _follow(self, vault_id: bytes, source: str) -> None:
         """Look at a chain as soon as one of its sources hints at news. Streams are a convenience: when one ends, nobody is blamed."""
         node, backoff_s = self.node, MIN_FOLLOW_S
+        # where operators say what they read, there is nothing to watch before this one has read
+        wake = node.observe_wakes.get(vault_id, node.watch_wakes[vault_id])
         chain, loop = node.chains[vault_id], asyncio.get_running_loop()
         while True:
             began_s = loop.time()
             try:
-                await chain.reader.follow(source, node.watch_wakes[vault_id].set)
+                await chain.reader.follow(source, wake.set)
             except (Rejected, Unavailable) as error:
                 node.log.debug("no hints", chain=chain.chain_id, source=source, reason=error.reason)
             else:
@@ -252,11 +258,24 @@ class Service:
         for follower in self._followers:
             follower.cancel()
         node = self.node
-        for wake in (*node.watch_wakes.values(), node.settle_wake, node.inbox_wake, node.submit_wake):
+        for wake in (
+            *node.watch_wakes.values(),
+            *node.observe_wakes.values(),
+            node.settle_wake,
+            node.inbox_wake,
+            node.submit_wake,
+        ):
             wake.set()
 
     async def run_once(self) -> None:
-        """One pass: watch every chain, read the mail, settle, read again, submit. For tests and one-shot commands."""
+        """One pass: observe and hear what others observed, watch every chain, read the mail, settle, read again, submit.
+
+        For tests and one-shot commands.
+        """
+        for vault_id in self.node.observe_wakes:
+            await self._get_observe(vault_id)()
+        if self.node.observe_wakes:
+            await self._attest()
         for vault_id in self.node.vault_ids:
             await self._get_watch(vault_id)()
         await self._attest()
@@ -283,6 +302,14 @@ class Service:
             if self.node.progress.waiting:
                 self.node.inbox_wake.set()
             return result
+
+        return run
+
+    def _get_observe(self, vault_id: bytes) -> Callable[[], Awaitable[str]]:
+        chain = self.node.chains[vault_id].chain_id
+
+        async def run() -> str:
+            return await run_step(self.node, f"observe:{chain}", chain, lambda: observe.step(self.node, vault_id))
 
         return run
 

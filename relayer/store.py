@@ -223,12 +223,18 @@ class Store:
                     )
         reach("after_facts")
 
-    def get_trusted(self, chain: str, *, below_height: int | None = None) -> tuple[Point, bytes] | None:
-        """The newest usable light-client state of a chain, or the newest below a height."""
+    def get_trusted(
+        self, chain: str, *, below_height: int | None = None, upto_time: int | None = None
+    ) -> tuple[Point, bytes] | None:
+        """The newest usable light-client state of a chain, or the newest below a height and of a time (unix seconds) or before."""
         row = self._db.execute(
             "SELECT height, header_hash, time, trusted, trusted_digest FROM headers"
-            " WHERE chain = ? AND trusted IS NOT NULL AND height < ? ORDER BY height DESC, i DESC LIMIT 1",
-            (chain, b"\xff" * 9 if below_height is None else encode_u64(below_height)),
+            " WHERE chain = ? AND trusted IS NOT NULL AND height < ? AND time <= ? ORDER BY height DESC, i DESC LIMIT 1",
+            (
+                chain,
+                b"\xff" * 9 if below_height is None else encode_u64(below_height),
+                b"\xff" * 9 if upto_time is None else encode_u64(upto_time),
+            ),
         ).fetchone()
         return None if row is None else _read_trusted(row)
 
@@ -241,12 +247,12 @@ class Store:
         ).fetchone()
         return None if row is None else _read_trusted(row)
 
-    def get_header_claim(self, chain: str, height: int) -> bytes | None:
-        """The claim (bootstrap or update) that led to the state at a height: evidence for others."""
+    def get_header_claim(self, chain: str, height: int, *, may_bootstrap: bool = False) -> bytes | None:
+        """The update that led to the state at a height: evidence for others. ``may_bootstrap``: or the bootstrap, where one is an update too."""
         row = self._db.execute(
-            "SELECT claim, claim_digest FROM headers WHERE chain = ? AND height = ? AND kind = 'update'"
+            "SELECT claim, claim_digest FROM headers WHERE chain = ? AND height = ? AND (kind = 'update' OR ?)"
             " ORDER BY i DESC LIMIT 1",
-            (chain, encode_u64(height)),
+            (chain, encode_u64(height), may_bootstrap),
         ).fetchone()
         if row is None:
             return None

@@ -22,7 +22,6 @@ from chains.solana.observations import (
     Reading,
     compute_agreement,
     compute_needed,
-    compute_observation_digest,
     verify_shape,
 )
 from chains.solana.pool import Pool, verify_evidence
@@ -85,7 +84,7 @@ class SolanaObserver(Observer):
             agreement = compute_agreement(answers.get_readings(), now)
             faults |= {fault.source: (fault.reason, fault.detail) for fault in agreement.faults}
             seen = agreement.observation
-            faults |= _find_withheld(answers.get_readings(), seen)
+            faults |= _find_misplaced(answers.get_readings(), seen)
             self._verify_forward(seen)
         except Unavailable as error:
             if isinstance(error, NoAgreement):
@@ -98,7 +97,6 @@ class SolanaObserver(Observer):
             head=seen.head,
             height=seen.slot,
             time=seen.clock,
-            digest=compute_observation_digest(seen),
             claim=encode_unsigned(seen),
             blames=self._make_blames(faults),
         )
@@ -176,10 +174,19 @@ def _describe(error: RelayerError) -> tuple[str, str]:
     return error.reason or type(error).__name__.lower(), str(error)
 
 
-def _find_withheld(readings: Sequence[Reading], agreed: Observation) -> dict[str, tuple[str, str]]:
-    """Those that show fewer packets at a slot at which the others had finalized more."""
-    return {
-        reading.source: ("withheld", f"number {o.sequence} at slot {o.slot}, where {agreed.sequence} was final")
-        for reading in readings
-        if (o := reading.observation) is not None and o.sequence < agreed.sequence and o.slot > agreed.slot
-    }
+def _find_misplaced(readings: Sequence[Reading], agreed: Observation) -> dict[str, tuple[str, str]]:
+    """Those that show fewer packets at a later slot than the others, or more at a slot at which none of the others had so many."""
+    found: dict[str, tuple[str, str]] = {}
+    for reading in readings:
+        o = reading.observation
+        if o is not None and o.sequence < agreed.sequence and o.slot > agreed.slot:
+            found[reading.source] = (
+                "withheld",
+                f"number {o.sequence} at slot {o.slot}, where {agreed.sequence} was final",
+            )
+        elif o is not None and o.sequence > agreed.sequence and o.slot <= agreed.slot:
+            found[reading.source] = (
+                "invented",
+                f"number {o.sequence} at slot {o.slot}, where {agreed.sequence} was the last",
+            )
+    return found

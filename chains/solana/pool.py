@@ -8,6 +8,8 @@ Source: protocol.md 11, ibc-v2.md 8 (hardening 4).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from chains.base import Accepted
 from chains.solana.codec import decode_observation, encode_observation
 from chains.solana.observations import MAX_CLOCK_AHEAD_S, get_operator_set, verify_equivocation, verify_observation
@@ -75,6 +77,15 @@ class Pool:
             for _, signed in sorted(self._newest.get(operator, {}).items(), reverse=True)
             if signed.observation.clock >= in_force.since
         )
+
+
+def verify_statements(vault_id: bytes, operators: Sequence[bytes], first: bytes, second: bytes) -> bytes:
+    """As `verify_evidence`, judged by an operator set that is given (20 bytes each), whatever the time of the statements."""
+    a, b = decode_observation(first), decode_observation(second)
+    if a.observation.vault_id != vault_id:
+        raise Rejected("of another vault", got=a.observation.vault_id, expected=vault_id, reason="wrong_vault")
+    verify_equivocation(a, b, operators)
+    return a.operator
 
 
 def verify_evidence(rules: SolanaRules, first: bytes, second: bytes) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from chains.registry import verify_statements
 from messages.documents import decode_document, encode_document
 from messages.errors import Rejected
 from relayer.commands.operators import get_committees
@@ -153,6 +154,7 @@ _WORDS = {
     "vote": "voted for two plans in one slot",
     "proposal": "proposed two things in one slot",
     "packets": "signed packets of two plans of one k",
+    "observation": "signed two states of a vault under one number",
 }
 
 
@@ -194,12 +196,20 @@ def _find_committee(equivocation: Equivocation, committees: Sequence[Committee])
     refused: Rejected | None = None
     for committee in reversed(committees):
         try:
-            verify_equivocation(equivocation, committee)
+            _verify(equivocation, committee)
         except Rejected as error:
             refused = error
             continue
         return committee
     raise refused or Rejected("no operator set is known", reason="no_evidence")
+
+
+def _verify(equivocation: Equivocation, committee: Committee) -> None:
+    verify_equivocation(
+        equivocation,
+        committee,
+        lambda vault_id, first, second: verify_statements(vault_id, committee.operators, first, second),
+    )
 
 
 def verify_evidence(path: Path, committees: Sequence[Committee] | None) -> Answer:
@@ -222,7 +232,7 @@ def verify_evidence(path: Path, committees: Sequence[Committee] | None) -> Answe
             expected=", ".join(f"epoch {c.epoch} of {hex_of(c.id)[:18]}.." for c in committees),
             reason="foreign_set",
         )
-    verify_equivocation(document.equivocation, committee)
+    _verify(document.equivocation, committee)
     operator, kind = document.equivocation.operator, document.equivocation.kind
     data = {
         "schema": "relayer/evidence/1",

@@ -6,7 +6,7 @@ quorum is a value; an invalid statement is `Rejected`; two statements that exclu
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import pairwise
@@ -33,7 +33,7 @@ from messages.errors import Rejected
 from messages.packet import Packet, compute_commitment
 from messages.wire import decode_envelope, verify_envelope
 from relayer.rules.plan import finalize_packet, get_body
-from relayer.rules.statements import Equivocation, SignedParameters, SignedPlan
+from relayer.rules.statements import Equivocation, SignedParameters, SignedPlan, SignedState
 
 MAX_K_AHEAD = 64
 """How far above its own k a node keeps what others say: proposals that wait, votes that may add up."""
@@ -43,6 +43,11 @@ MAX_CLOCK_SKEW_S = 30
 
 MAX_OPEN_PACKETS = 256
 PARAMETERS_STATEMENT = "Parameters"
+MAX_STATE_BYTES = 8_192
+"""An operator's statement about a vault, as it travels."""
+
+VerifyStatements = Callable[[bytes, bytes, bytes], bytes]
+"""(vault id, first statement, second statement) -> the operator that contradicts itself with them; Rejected where nobody does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -415,14 +420,42 @@ def compute_packets_equivocation(operator: bytes, first: SignedPlan, second: Sig
     return Equivocation("packets", operator, a, b)
 
 
-def verify_equivocation(evidence: Equivocation, committee: Committee) -> None:
+def compute_observation_equivocation(operator: bytes, vault_id: bytes, first: bytes, second: bytes) -> Equivocation:
+    """The portable proof that one operator signed two heads under one number of a vault, from the statements as they were published."""
+    a, b = sorted(encode_document(SignedState(vault_id, statement)) for statement in (first, second))
+    return Equivocation("observation", operator, a, b)
+
+
+def refuse_statements(vault_id: bytes, first: bytes, second: bytes) -> bytes:
+    """Judge of statements about vaults where no family is known: Rejected (``unknown_vault``)."""
+    del first, second
+    raise Rejected("statements about a vault of no known family", got=vault_id, reason="unknown_vault")
+
+
+def verify_equivocation(
+    evidence: Equivocation, committee: Committee, verify_statements: VerifyStatements = refuse_statements
+) -> None:
     """Check that two statements of one operator exclude each other (protocol.md 8.6).
+
+    Args:
+        evidence: what is claimed.
+        committee: the set that the operator belonged to.
+        verify_statements: judges two statements about a vault, which only its family can read.
 
     Raises:
         Rejected: ``no_equivocation``, or why one of the statements is not sound.
     """
     if evidence.operator not in committee.operators:
         raise Rejected("evidence about nobody in the set", got=evidence.operator, reason="not_operator")
+    if evidence.kind == "observation":
+        states = [
+            decode_document(SignedState, data, max_bytes=MAX_STATE_BYTES) for data in (evidence.first, evidence.second)
+        ]
+        if states[0].vault_id != states[1].vault_id:
+            raise Rejected("statements about two vaults", got=states[1].vault_id, reason="no_equivocation")
+        author = verify_statements(states[0].vault_id, states[0].statement, states[1].statement)
+        _verify_author(author, evidence.operator)
+        return
     get_slot_of = _STATEMENTS.get(evidence.kind)
     if get_slot_of is None:
         raise Rejected("unknown kind of evidence", got=evidence.kind, reason="no_equivocation")

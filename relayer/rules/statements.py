@@ -33,11 +33,21 @@ class SignedPlan:
 
 
 @dataclass(frozen=True, slots=True)
+class SignedState:
+    """What an operator says of a vault whose states nobody can prove (protocol.md 11): ``statement`` is signed, in the family's own bytes."""
+
+    SCHEMA: ClassVar[str] = "optsettle/observation/1"
+    vault_id: bytes
+    statement: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Equivocation:
     """Two statements of one operator that exclude each other (protocol.md 8.6); anyone can check it.
 
     kind ``vote``: two encoded votes of one (k, r). kind ``proposal``: two encoded envelopes with proposals of one (k, r).
-    kind ``packets``: two encoded `SignedPlan` of one k, each with one signature of the operator.
+    kind ``packets``: two encoded `SignedPlan` of one k, each with one signature of the operator. kind ``observation``: two encoded
+    `SignedState` of one vault, two heads under one number.
     """
 
     SCHEMA: ClassVar[str] = "optsettle/equivocation/1"

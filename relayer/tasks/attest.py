@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
-from chains.base import TOO_FAR, Chain, Head
+from chains.base import TOO_FAR, Chain, Head, Point
 from messages.digests import compute_packet_digest, recover_signer
 from messages.documents import (
     Cut,
@@ -66,7 +66,7 @@ from relayer.rules.quorum import (
 from relayer.rules.statements import ArchivePackets, ArchiveRequest, Equivocation, PacketSignature, SignedPlan
 from relayer.states import get_positions, get_price_slots
 from relayer.store import HeaderRecord, PacketRecord
-from relayer.tasks import watch
+from relayer.tasks import observe, watch
 
 MESSAGES_PER_STEP = 512
 MAX_WAITING = 64
@@ -310,6 +310,9 @@ async def verify_entry(node: Node, entry: CutEntry, evidence: Evidence) -> None:
             halts the chain. Unavailable: nothing to verify from, or no packets.
     """
     chain = node.chains[entry.vault_id]
+    if chain.observer is not None:
+        await _verify_said_entry(node, chain, entry, evidence)
+        return
     if node.store.is_halted(f"chain:{chain.chain_id}"):
         known = node.store.get_head_at(entry.vault_id, entry.height)
         if known is None:
@@ -352,6 +355,78 @@ async def verify_entry(node: Node, entry: CutEntry, evidence: Evidence) -> None:
         raise _bad_entry(entry, collected.head)
     headers = [header] if header is not None else []
     watch.record(node, chain, headers, chain.verifier.get_point(trusted), collected)
+
+
+async def _verify_said_entry(node: Node, chain: Chain[Any, Any, Any, Any], entry: CutEntry, evidence: Evidence) -> None:
+    """As `verify_entry`, for a family without headers: the entry is what m operators said, and its evidence stands alone.
+
+    Each node chooses m from what it has heard, so two honest ones may name different slots, clocks and numbers, even one slot with two
+    clocks. That is no contradiction; two heads for one number are.
+    """
+    subject, store = f"chain:{chain.chain_id}", node.store
+    known = store.get_head_at(entry.vault_id, entry.height)
+    if known is not None and entry == CutEntry(
+        entry.vault_id, known.point.height, known.point.header_hash, known.point.time, known.sequence, known.head
+    ):
+        return
+    if store.is_halted(subject):
+        raise Rejected("this chain is halted here: only states on record count", reason="halted")
+    if not evidence.update:
+        raise Unavailable(f"nothing to verify a state of {chain.chain_id} by", got=entry.height, reason="no_base")
+    said = chain.verifier.verify_bootstrap(chain.codec.decode_bootstrap(evidence.update), node.clock.now())
+    point = chain.verifier.get_point(said)
+    if (point.height, point.header_hash, point.time) != (entry.height, entry.header_hash, entry.time):
+        raise _bad_entry(entry, point)
+    head, proof = Head(entry.outbox_sequence, entry.outbox_head), chain.codec.decode_proof(evidence.proof)
+    chain.verifier.verify_head(said, head, proof)
+    cursor = store.get_cursor(entry.vault_id)
+    try:
+        recorded = store.get_fact_head(entry.vault_id, entry.outbox_sequence)
+        if recorded is not None and recorded != entry.outbox_head:
+            raise Conflict(
+                f"operators of {chain.chain_id} stand for two heads of number {entry.outbox_sequence}",
+                got=entry.outbox_head,
+                expected=recorded,
+                reason="two_heads",
+            )
+        if entry.outbox_sequence <= cursor.sequence:
+            return
+        header = _verify_newer(node, chain, point, evidence)
+    except Conflict as error:
+        node.halt(subject, error)
+        raise Rejected(f"{chain.chain_id} has two histories", got=entry.outbox_head, reason="halted") from error
+    collected = await watch.collect_here_or_from_peers(node, chain, said, (head, proof))
+    if store.get_cursor(entry.vault_id) != cursor or store.get_trusted(chain.chain_id) != header.base:
+        await _verify_said_entry(node, chain, entry, evidence)  # watch was faster while we waited
+        return
+    if collected.head != head:
+        raise _bad_entry(entry, collected.head)
+    watch.record(node, chain, [header.record], point, collected)
+
+
+@dataclass(frozen=True)
+class _NewHeader:
+    """What a proposal's evidence adds to the own record, and the state on record that it was verified from."""
+
+    record: HeaderRecord
+    base: tuple[Point, bytes]
+
+
+def _verify_newer(node: Node, chain: Chain[Any, Any, Any, Any], point: Point, evidence: Evidence) -> _NewHeader:
+    """The step to a proposal's state from the newest on record, as the own record goes on: forward in every respect.
+
+    Raises Unavailable where the own state is later in one respect and earlier in another: watch gets there by itself.
+    """
+    base = node.store.get_trusted(chain.chain_id)
+    if base is None or point.height <= base[0].height or point.time < base[0].time:
+        raise Unavailable(
+            f"this node's newest state of {chain.chain_id} lies beside the proposed one: it goes on by itself first",
+            got=point.height,
+            reason="no_base",
+        )
+    update = chain.codec.decode_update(evidence.update)
+    after = chain.verifier.verify_update(chain.codec.decode_trusted(base[1]), update, node.clock.now())
+    return _NewHeader(HeaderRecord(point, "update", evidence.update, chain.codec.encode_trusted(after)), base)
 
 
 def _verify_header(
@@ -811,7 +886,7 @@ async def record_evidence(node: Node, evidence: Equivocation) -> None:
     """
     if node.store.count_evidence(evidence.operator) >= MAX_EVIDENCE_PER_OPERATOR:
         return  # enough to convict; who says two things can say a million
-    verify_equivocation(evidence, node.get_committee())
+    verify_equivocation(evidence, node.get_committee(), lambda *said: observe.verify_statements(node, *said))
     body = encode_document(evidence)
     if node.store.record_evidence(compute_digest(evidence), evidence.operator, evidence.kind, body, node.clock.now()):
         node.log.error("equivocation", operator=evidence.operator.hex(), kind=evidence.kind)
@@ -824,6 +899,14 @@ async def accept_evidence(node: Node, envelope: Envelope, body: bytes) -> None:
     """Evidence found by a peer; checked like our own."""
     del envelope
     await record_evidence(node, decode_document(Equivocation, body))
+
+
+async def accept_observation(node: Node, envelope: Envelope, body: bytes) -> None:
+    """What an operator says of a vault whose states nobody can prove; two heads for one number become evidence."""
+    del envelope
+    evidence = observe.accept(node, body)
+    if evidence is not None:
+        await record_evidence(node, evidence)
 
 
 # ---- archive ------------------------------------------------------------------------------------------------------------
@@ -935,4 +1018,5 @@ _HANDLERS = {
     "evidence": accept_evidence,
     "archive_request": accept_archive_request,
     "archive_packets": accept_archive_packets,
+    "observation": accept_observation,
 }

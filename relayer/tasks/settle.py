@@ -123,5 +123,7 @@ def _is_above_floor(node: Node, cut: Cut) -> bool:
 
 def _make_evidence(node: Node, vault_id: bytes, height: int) -> Evidence:
     head = node.store.get_head_at(vault_id, height)
-    claim = node.store.get_header_claim(node.chains[vault_id].chain_id, height)
+    chain = node.chains[vault_id]
+    # what operators said first is evidence like what they said later: no checkpoint holds it that everybody has
+    claim = node.store.get_header_claim(chain.chain_id, height, may_bootstrap=chain.observer is not None)
     return Evidence(vault_id, claim or b"", head.proof if head is not None else b"")

@@ -10,14 +10,25 @@ from dataclasses import replace
 from typing import Any
 
 from chains.base import Chain, Collected, Head, Point, Reader, Span, advance, bootstrap, collect
-from messages.bodies import Ack, AckStatus
+from messages.bodies import (
+    CLEARING_CLIENT,
+    ENCODING,
+    PORT,
+    VERSION,
+    Ack,
+    AckStatus,
+    decode_outbox_body,
+    get_kind,
+)
 from messages.errors import Conflict, Rejected, Unavailable
+from messages.ids import get_vault_client
 from messages.outbox import Claim, Fact
+from messages.packet import Packet, Payload
 from relayer.node import Node
 from relayer.rules.ledger import verify_conservation
 from relayer.rules.quorum import Fate, get_fate
 from relayer.rules.statements import ArchiveRequest
-from relayer.store import HeaderRecord, HeadRecord
+from relayer.store import HeaderRecord, HeadRecord, Store
 
 ASK_EVERY_S = 15
 """Seconds between two requests to the peers for packets that the own endpoints withhold."""
@@ -97,7 +108,9 @@ def _are_worth_recording(headers: Sequence[HeaderRecord], before: Point, point: 
 def _is_waited_for(node: Node, vault_id: bytes, last: Point, point: Point) -> bool:
     """Whether the time that went by ends an open packet, or the last agreed cut lies above what is on record here."""
     floor = node.get_cut_floor()
-    if floor is not None and any(e.vault_id == vault_id and e.height > last.height for e in floor.entries):
+    if floor is not None and any(
+        e.vault_id == vault_id and (e.height > last.height or e.time > last.time) for e in floor.entries
+    ):
         return True
     timeouts = [p.timeout for p in node.store.get_packets("open") if p.vault_id == vault_id]
     return any(last.time < timeout <= point.time for timeout in timeouts)
@@ -130,17 +143,18 @@ async def collect_here_or_from_peers(
     cursor = node.store.get_cursor(chain.vault_id)
     last = node.store.get_head(chain.vault_id)
     from_height = chain.start_height if last is None else last.point.height
-    own = chain.reader if claimed is None else EvidenceReader(chain.reader, claimed)
+    reader = OwnInboxReader(chain.reader, node.store, chain.vault_id)
+    own = reader if claimed is None else EvidenceReader(reader, claimed)
     try:
         collected = await collect(replace(chain, reader=own), trusted, cursor, from_height)
     except Unavailable:
         held = node.peer_packets.get(chain.vault_id, {})
         if cursor.sequence + 1 in held:
-            reader = PeerReader(own, held)
+            peers = PeerReader(own, held)
             try:
-                collected = await collect(replace(chain, reader=reader), trusted, cursor, from_height)
+                collected = await collect(replace(chain, reader=peers), trusted, cursor, from_height)
             except Unavailable:
-                after = _doubt_or_wait(node, chain.vault_id, cursor.sequence, reader.missing)
+                after = _doubt_or_wait(node, chain.vault_id, cursor.sequence, peers.missing)
                 await ask_peers(node, chain.vault_id, after)
                 raise
             else:
@@ -291,6 +305,35 @@ class PeerReader(Reader[Any, Any, Any, Any]):
             self.missing = missing[0]
             raise Unavailable("the peers have not sent these packets yet", got=missing[0], reason="no_peer_packets")
         return [self._held[s] for s in wanted]
+
+
+class OwnInboxReader(PeerReader):
+    """A reader over the own endpoints that puts inbox packets beside the Acks that come without: operators keep every packet they open."""
+
+    def __init__(self, inner: Reader[Any, Any, Any, Any], store: Store, vault_id: bytes) -> None:
+        super().__init__(inner, {})
+        self._store = store
+        self._vault_id = vault_id
+
+    async def packets(self, source: str, span: Span) -> Sequence[Claim]:
+        """As the inner one, Acks with the open or settled packet of their commitment; without where it is not known here."""
+        return [self._complete(claim) for claim in await self._inner.packets(source, span)]
+
+    def _complete(self, claim: Claim) -> Claim:
+        value = claim.packet.payloads[0].value if claim.inbox is None and claim.packet.payloads else b""
+        try:
+            if get_kind(value) != Ack.KIND:
+                return claim
+            ack = decode_outbox_body(value)
+        except Rejected:
+            return claim  # the fold says what a packet is worth that makes no sense
+        assert isinstance(ack, Ack)  # the kind was read above
+        known = self._store.get_packet(self._vault_id, ack.inbox_sequence, ack.inbox_commitment)
+        if known is None:
+            return claim
+        payload = Payload(PORT, PORT, VERSION, ENCODING, known.value)
+        client = get_vault_client(self._vault_id)
+        return replace(claim, inbox=Packet(known.sequence, client, CLEARING_CLIENT, known.timeout, (payload,)))
 
 
 class EvidenceReader(PeerReader):

@@ -11,7 +11,7 @@ import traceback
 import pytest
 
 from messages.bodies import Execute, SeriesPrice, Unpause, encode_body
-from messages.digests import compute_vote_digest, get_address, recover_signer, sign_digest
+from messages.digests import compute_observation_digest, compute_vote_digest, get_address, recover_signer, sign_digest
 from messages.documents import Amount, Plan, PlannedPacket, Report, Vote, compute_digest
 from messages.errors import Conflict, Rejected
 from messages.wire import verify_envelope
@@ -123,6 +123,48 @@ def test_a_settlement_price_is_signed_once_whatever_becomes_of_its_packet(signer
         sign(signer, make_plan(3, timeout=9000, sequence=2, price=101), 9000)
 
 
+def observe(signer, sequence=4, head=b"\x11" * 32, height=100, time=START, vault=VAULT):
+    return signer.sign_observation(vault, sequence, head, height, time)
+
+
+def test_a_head_is_signed_again_at_later_heights_and_another_head_of_its_number_never(signer):
+    first = observe(signer)
+    assert recover_signer(compute_observation_digest(VAULT, 100, START, 4, b"\x11" * 32), first) == OPERATORS[0]
+    entries = len(signer.journal.get_entries())
+    assert observe(signer, height=150, time=START + 20) != first
+    assert observe(signer) == first
+    assert len(signer.journal.get_entries()) == entries  # nothing new was said
+    for open_it in (lambda: signer, lambda: reopen(signer)):
+        again = open_it()
+        with pytest.raises(Conflict) as caught:
+            observe(again, head=b"\x22" * 32, height=200)
+        assert caught.value.reason == "signed_otherwise"
+        observe(again, head=b"\x22" * 32, vault=OTHER)
+    again.journal.close()
+
+
+def test_no_lower_number_of_a_vault_is_signed_after_a_higher(signer):
+    observe(signer, 5)
+    observe(signer, 1, vault=OTHER)
+    for open_it in (lambda: signer, lambda: reopen(signer)):
+        again = open_it()
+        with pytest.raises(Rejected) as caught:
+            observe(again, 4, head=b"\x22" * 32, height=900, time=START + 900)
+        assert caught.value.reason == "old_number"
+        observe(again, 5, height=900)
+    observe(again, 2**32, head=b"\x33" * 32)
+    with pytest.raises(Rejected):
+        observe(again, 2**32 - 1, head=b"\x34" * 32)
+    again.journal.close()
+
+
+def test_a_key_in_quarantine_says_nothing_of_any_vault(signer):
+    signer.journal.record_quarantine(START, "test")
+    with pytest.raises(Rejected) as caught:
+        observe(signer)
+    assert caught.value.reason == "quarantine"
+
+
 def test_packets_without_m_votes_are_not_signed(signer):
     plan = make_plan(1)
     for votes in (make_votes(plan)[:2], (), make_votes(make_plan(1, timeout=7))):
@@ -162,7 +204,8 @@ def test_envelopes_are_numbered_and_bound_to_a_boot_that_only_grows(signer):
 
 def test_the_signer_has_no_door_for_a_digest_or_a_public_key():
     public = {name: m for name, m in inspect.getmembers(Signer, inspect.isfunction) if not name.startswith("_")}
-    assert set(public) == {"sign_vote", "sign_packets", "sign_envelope", "sign_proposal", "sign_parameters"}
+    doors = {"sign_vote", "sign_packets", "sign_envelope", "sign_proposal", "sign_parameters", "sign_observation"}
+    assert set(public) == doors
     names = {p for m in public.values() for p in inspect.signature(m).parameters}
     assert not any("public" in name or name in ("digest", "address", "key") for name in names)
 
