@@ -30,13 +30,16 @@ class Committee:
         start: int = START + 60,
         files: bool = False,
         planner=None,
+        families: tuple[str, ...] = (),
+        **parameters,
     ) -> None:
         self.folder = folder
         self.clock = VirtualClock(start)
         self.bus = MemoryBus(faults, seed)
         self.clock.sources.append(self.bus.flush)
-        vaults = sorted((make_vault(i) for i in range(count)), key=lambda v: v.chain)
-        self.parameters = make_parameters(vaults, patience_s=30)
+        families = families or ("evm",) * count
+        vaults = sorted((make_vault(i, family=f) for i, f in enumerate(families)), key=lambda v: v.chain)
+        self.parameters = make_parameters(vaults, patience_s=30, **parameters)
         self.chains = [ToyChain(v, folder / f"{v.chain.replace(':', '_')}.log" if files else None) for v in vaults]
         for chain in self.chains:
             chain.sync()

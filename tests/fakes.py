@@ -41,9 +41,16 @@ from messages.documents import (
 )
 from messages.errors import Conflict, Rejected, Unavailable
 from messages.hashing import keccak256
-from messages.outbox import Claim, ProvenHead, TrustTier
+from messages.outbox import Claim, ProvenHead
 from messages.packet import Packet, compute_commitment, decode_packet_abi, encode_packet_abi
-from relayer.rules.ledger import Ledger, apply_facts, get_initial_state, get_state_at, get_vault_id
+from relayer.rules.ledger import (
+    Ledger,
+    apply_facts,
+    get_expected_tier,
+    get_initial_state,
+    get_state_at,
+    get_vault_id,
+)
 from relayer.rules.plan import PlanResult
 from tests.builders import START, make_facts, make_key
 
@@ -272,6 +279,7 @@ class ToyVerifier(Verifier):
     def __init__(self, vault: VaultParameters) -> None:
         self.vault_id = get_vault_id(vault)
         self.chain_id = vault.chain
+        self.tier = get_expected_tier(vault)
 
     def _verify_signature(self, header: ToyHeader) -> None:
         if recover_signer(header.hash, header.signature) != get_address(CHAIN_KEY):
@@ -303,7 +311,7 @@ class ToyVerifier(Verifier):
             trusted.hash,
             trusted.time,
             proof,
-            TrustTier(1),
+            self.tier,
             keccak256(proof),
         )
 

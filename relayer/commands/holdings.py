@@ -312,8 +312,8 @@ def show_margin(view: View, wanted: str, what_if: str | None, *, is_full: bool) 
     whole = context.make_book(portfolio.places, context.get_place_dues(portfolio.places))
     results = [(name, _compute(context, book, market)) for name, book in parts]
     together = _compute(context, whole, market)
-    lines = [_describe_result(name, result, decimals) for name, result in results]
-    total = _describe_result("all chains together", together, decimals)
+    lines = [_describe_result(speaker, name, result, decimals) for name, result in results]
+    total = _describe_result(speaker, "all chains together", together, decimals)
     saved = _get_saving([r for _, r in results], together, decimals)
     data = speaker.frame("margin") | {
         "portfolio": hex_of(portfolio.id),
@@ -338,7 +338,7 @@ def show_margin(view: View, wanted: str, what_if: str | None, *, is_full: bool) 
     if saved and Decimal(saved):
         closing.append(f"Initial margin together is better by {_group(saved)} {unit} than the chains apart.")
     closing += [
-        f"Trust of {r['chain']}: {' , '.join(speaker.trust(view.find_vault(r['chain'])))}" for r in data["trust"]
+        f"Trust of {r['chain']}: {', '.join(speaker.trust(view.find_vault(r['chain'])))}" for r in data["trust"]
     ]
     closing += [f"Warning: {w}" for w in total["warnings"]]
     closing.append(_get_verdict(together))
@@ -348,7 +348,7 @@ def show_margin(view: View, wanted: str, what_if: str | None, *, is_full: bool) 
 
 def _compute(context: Any, book: Any, market: MarketView) -> MarginResult[Decimal] | Rejected:
     try:
-        result: MarginResult[Decimal] = context.compute_exact(book, market)
+        result: MarginResult[Decimal] = context.compute_exact_limited(book, market)
     except Rejected as error:
         return error
     return result
@@ -366,7 +366,9 @@ def _group(text: str, places: int = 2) -> str:
     return "0." + "0" * places if shown.strip("-0.,") == "" else shown
 
 
-def _describe_result(name: str, result: MarginResult[Decimal] | Rejected, decimals: int) -> dict[str, Any]:
+def _describe_result(
+    speaker: Speaker, name: str, result: MarginResult[Decimal] | Rejected, decimals: int
+) -> dict[str, Any]:
     if isinstance(result, Rejected):
         return {"where": name, "is_frozen": True, "why": str(result), "warnings": []}
     return {
@@ -378,6 +380,30 @@ def _describe_result(name: str, result: MarginResult[Decimal] | Rejected, decima
         "initial": _floor(result.initial, decimals),
         "maintenance": _floor(result.maintenance, decimals),
         "warnings": list(result.warnings),
+        "cash_rows": [
+            {
+                "chain": speaker.chain(row.vault_id) if row.vault_id else "",
+                "class": get_text(row.quote_class),
+                "amount": str(row.units),
+                "decimals": row.decimals,
+                "haircut_ppm": row.haircut_ppm,
+                "counts": _floor(row.value, decimals),
+                **(speaker.view.get_trust(row.vault_id) if row.vault_id else {}),
+            }
+            for row in result.per_cash
+        ],
+        "tier_rows": [
+            {
+                "chain": speaker.chain(row.vault_id),
+                **speaker.view.get_trust(row.vault_id),
+                "weight_ppm": row.weight_ppm,
+                "carried": _floor(row.carried, decimals),
+                "value_limit": "" if row.limit is None else _floor(row.limit, decimals),
+                "withheld": _floor(row.withheld, decimals),
+                "needs_tier": row.required_tier,
+            }
+            for row in result.per_tier
+        ],
     }
 
 
@@ -451,6 +477,7 @@ def _make_detail_tables(speaker: Speaker, result: MarginResult[Decimal], unit: s
     cash = [
         [
             "due" if not row.vault_id else speaker.chain(row.vault_id),
+            "all chains" if not row.vault_id else speaker.trust(row.vault_id)[0],
             format_amount(row.units, row.decimals, get_text(row.quote_class)),
             f"{row.haircut_ppm / 10_000:.2f} %",
             _group(_floor(row.value, decimals)),
@@ -458,8 +485,22 @@ def _make_detail_tables(speaker: Speaker, result: MarginResult[Decimal], unit: s
         for row in result.per_cash
     ]
     if cash:
-        columns = ("cash at", "amount", "haircut", f"counts for, in {unit}")
-        tables.append(Table("Cash and dues", columns, cash, right=columns[1:]))
+        columns = ("cash at", "trust", "amount", "haircut", f"counts for, in {unit}")
+        tables.append(Table("Cash and dues", columns, cash, right=columns[2:]))
+    tiers = [
+        [
+            speaker.chain(row.vault_id),
+            *speaker.trust(row.vault_id)[::2],
+            _group(_floor(row.carried, decimals)),
+            f"{row.weight_ppm / 10_000:.2f} %",
+            "-" if row.limit is None else _group(_floor(row.limit, decimals)),
+            _group(_floor(row.withheld, decimals)),
+        ]
+        for row in result.per_tier
+    ]
+    if tiers:
+        columns = ("chain", "trust", "age", f"carries, in {unit}", "weight", "may carry", "not counted")
+        tables.append(Table("What initial margin owes to facts of low tiers", columns, tiers, right=columns[2:]))
     return tables
 
 
@@ -468,6 +509,11 @@ def _get_verdict(result: MarginResult[Decimal] | Rejected) -> str:
         return f"Frozen: {result}. Nothing is valued at 0 and nothing is liquidated until the price is back."
     if result.maintenance < 0:
         return "Maintenance margin is below 0: the next plan liquidates in steps. Deposit, or close positions."
+    if result.initial < 0 and result.initial + max((row.withheld for row in result.per_tier), default=Decimal(0)) >= 0:
+        return (
+            "Initial margin is below 0 without what facts of low tiers may not carry: no trade and no withdrawal is accepted that"
+            " needs it. What lies on those chains can be withdrawn there."
+        )
     if result.initial < 0:
         return "Initial margin is below 0: no trade and no withdrawal is accepted. Deposit, or close positions."
     return "Good: trades and withdrawals are accepted up to the initial surplus."

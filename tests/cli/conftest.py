@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from messages.bodies import EVM_LIMITS, Deposited, SeriesListed, TradePending, WithdrawalRequested
+from messages.documents import Amount, TierParameters
 from messages.errors import Rejected
 from messages.ids import HOUSE, INSURANCE
 from relayer.commands import proofs, view
@@ -118,6 +119,25 @@ async def tell_story(folder: Path) -> Committee:
     return world
 
 
+async def tell_attested_story(folder: Path) -> Committee:
+    """A vault that a light client proves, one that three of four operators tell of, and one of which nothing is on record yet."""
+    tier = TierParameters(3, 10_000, 10_000, 20_000, 40_000, Amount(900 * UNIT))
+    async with PricedCommittee(folder, families=("evm", "solana", "solana"), tiers=(tier,)) as world:
+        one, two, _ = world.chains
+        now = world.clock.now
+        for chain in (one, two):
+            chain.put(SeriesListed(series_id(CALL), CALL), now())
+            chain.put(sign_link(chain.vault_id, make_account("maker"), "maker portfolio"), now())
+            chain.put(Deposited(HOUSE, TOKEN, 400 * UNIT), now())
+        one.put(Deposited(make_account("alice"), TOKEN, 10_000 * UNIT), now())
+        two.put(Deposited(make_account("maker"), TOKEN, 5_000 * UNIT), now())
+        await world.run_for(48, step=12)
+        one.put(make_trade("alice", "maker", 1, 90, 1, now() + DAY), now())
+        one.put(WithdrawalRequested(make_account("maker"), TOKEN, 1_500 * UNIT), now())
+        await world.run_for(120, step=12)
+    return world
+
+
 def get_anchors(world: Committee) -> dict[bytes, Anchor]:
     return {
         c.vault_id: Anchor(c.chain_id, "evm", c.vault.account, CHECKPOINT, "{}")
@@ -132,6 +152,13 @@ def story(tmp_path_factory):
     return folder, asyncio.run(tell_story(folder))
 
 
+@pytest.fixture(scope="session")
+def attested_story(tmp_path_factory):
+    """(folder, world) of the run with an attested vault; do not write there."""
+    folder = tmp_path_factory.mktemp("attested")
+    return folder, asyncio.run(tell_attested_story(folder))
+
+
 class Shell:
     """Runs commands as a person would, on a copy of node 0's store."""
 
@@ -140,7 +167,7 @@ class Shell:
         self.folder = base
         self.store = base / "node0.db"
         shutil.copy(folder / "node0.db", self.store)
-        self.one, self.two = world.chains
+        self.one, self.two = world.chains[:2]
 
     def __call__(self, *arguments: str):
         from relayer.cli import app
@@ -162,6 +189,17 @@ class Shell:
 @pytest.fixture
 def shell(story, tmp_path, monkeypatch):
     """A shell over the story. Configuration and chain family are the toy's; store, rules and commands are the real ones."""
+    return open_shell(story, tmp_path, monkeypatch)
+
+
+@pytest.fixture
+def attested_shell(attested_story, tmp_path, monkeypatch):
+    """A shell over the story with an attested vault."""
+    return open_shell(attested_story, tmp_path, monkeypatch)
+
+
+def open_shell(story, tmp_path, monkeypatch):
+    """A shell over a story, the only one of its test."""
     folder, world = story
     shell = Shell(folder, world, tmp_path)
     vaults = {c.vault.account: c for c in world.chains}
@@ -179,4 +217,4 @@ def shell(story, tmp_path, monkeypatch):
     return shell
 
 
-__all__ = ["CALL", "START", "shell", "story"]
+__all__ = ["CALL", "START", "attested_shell", "attested_story", "shell", "story"]

@@ -36,6 +36,7 @@ from relayer.rules.margin.tiers import (
     TierTable,
     compute_tier_haircut_ppm,
     compute_weight_ppm,
+    get_required_tier,
     verify_tiers,
 )
 from relayer.rules.prices import Action, PriceState, SettlementKey, compute_payoff, get_settlement_key, is_usable
@@ -291,6 +292,8 @@ class TierRow(Generic[N]):
     limit: N | None
     carried: N
     withheld: N
+    required_tier: int
+    """The worst tier whose facts may carry as much; 0 where none may."""
 
 
 @dataclass(frozen=True)
@@ -469,7 +472,10 @@ def compute_limited_margin(
             if terms.value_limit is not None:
                 limit = numbers.from_ratio(terms.value_limit.numerator, terms.value_limit.denominator)
                 withheld = max(withheld, carried - limit)
-            rows.append(TierRow(part.vault_id, part.tier_level, part.age_s, weight_ppm, limit, carried, withheld))
+            required = get_required_tier(parameters.tiers, Fraction(carried))
+            rows.append(
+                TierRow(part.vault_id, part.tier_level, part.age_s, weight_ppm, limit, carried, withheld, required)
+            )
             initial = min(initial, whole.initial - withheld)
             gross += apart.gross + without.gross
     return replace(whole, initial=initial, gross=gross, per_tier=tuple(rows))
