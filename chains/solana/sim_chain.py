@@ -43,6 +43,7 @@ FINALITY_SLOTS: Final = 32
 CONFIRMED_SLOTS: Final = 1
 MAX_BLOCKHASH_AGE: Final = 150
 SLOT_HASHES: Final = 512
+MAX_KEPT_HASHES: Final = 8_192
 MAX_UNITS: Final = 1_400_000
 TABLE_PROGRAM: Final = Pubkey.from_string("AddressLookupTab1e1111111111111111111111111")
 TABLE_HEADER: Final = 56
@@ -141,6 +142,8 @@ class Ledger:
         """The hash of the block of a slot: depends on the branch, not on what is in it."""
         found = self._hashes.get(slot)
         if found is None:
+            if len(self._hashes) >= MAX_KEPT_HASHES:
+                self._hashes.clear()
             salt = b"".join(salt for first, salt in self.forks if first <= slot)
             found = self._hashes[slot] = sha256(self.genesis + slot.to_bytes(8, "big") + salt).digest()
         return found

@@ -6,6 +6,7 @@ say enters the pool of the node under test as it would over the network, lies of
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -175,13 +176,13 @@ class SolanaHarness(HeaderHarness):
         """What each operator sees through its endpoints, and whom it blames; who sees nothing sure is silent."""
         seen: dict[int, Observation] = {}
         blames: dict[base.Blame, None] = {}
-        for index, observer in enumerate(self.observers):
-            try:
-                sighting = await observer.observe(self.now())
-            except base.Unseen as error:
-                blames |= dict.fromkeys(error.blames)
-                continue
-            seen[index] = decode_unsigned(sighting.claim)
+        now = self.now()
+        told = await asyncio.gather(*(one.observe(now) for one in self.observers), return_exceptions=True)
+        for index, sighting in enumerate(told):
+            if isinstance(sighting, base.Sighting):
+                seen[index] = decode_unsigned(sighting.claim)
+            elif not isinstance(sighting, base.Unseen):
+                raise sighting
             blames |= dict.fromkeys(sighting.blames)
         return seen, list(blames)
 
