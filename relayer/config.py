@@ -20,7 +20,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from chains.registry import DEFAULT_MAX_FEE_CAP_WEI, FAMILIES, ChainConfig, EndpointConfig, parse_vault
+from chains.registry import (
+    DEFAULT_MAX_FEE_CAP_WEI,
+    DEFAULT_MAX_UNIT_PRICE,
+    DEFAULT_UNIT_PRICE,
+    FAMILIES,
+    ChainConfig,
+    EndpointConfig,
+    build_rules_of,
+    parse_vault,
+)
 from messages.bodies import WIDEST_LIMITS, RotateOperators, SetCaps, Unpause, decode_inbox_body
 from messages.canonical import encode_canonical
 from messages.documents import Amount, Parameters
@@ -37,12 +46,15 @@ _HEX = re.compile(r"0x[0-9a-f]*")
 _NAMES_OF_FAMILY = {
     "evm": (r"eip155:[1-9][0-9]*", '"eip155:" and its number'),
     "cosmos": (r"cosmos:[-a-zA-Z0-9]{1,32}", '"cosmos:" and its chain id'),
+    "solana": (r"solana:[1-9A-HJ-NP-Za-km-z]{32}", '"solana:" and the first 32 characters of its genesis hash'),
 }
 
 FilePath = Annotated[str, Field(pattern=r"^[^\x00-\x1f]{1,1024}$")]
 Reference = Annotated[str, Field(pattern=r"^(file:[^\x00-\x1f]{1,1024}|fd:[0-9]{1,4})$")]
 GasPriceText = Annotated[str, Field(pattern=r"^[0-9]{1,18}(\.[0-9]{1,18})?[a-zA-Z][a-zA-Z0-9/:._-]{1,127}$")]
 Url = Annotated[str, Field(pattern=r"^(https?://|sim:).+", max_length=2048)]
+StreamUrl = Annotated[str, Field(pattern=r"^wss?://.+", max_length=2048)]
+MicroLamports = Annotated[int, Field(ge=0, le=10**12)]
 
 
 class _Table(BaseModel):
@@ -50,23 +62,27 @@ class _Table(BaseModel):
 
 
 class EndpointTable(_Table):
-    """One source of a chain: the doors of its family (evm: execution RPC and beacon API; cosmos: CometBFT RPC), or ``sim:NAME`` for each."""
+    """One source of a chain: the doors of its family, or ``sim:NAME`` for each.
+
+    evm: execution RPC and beacon API; cosmos: CometBFT RPC; solana: JSON-RPC, and its websocket (``stream``) where hints are wanted.
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=64)]
     execution: Url | None = None
     beacon: Url | None = None
     rpc: Url | None = None
+    stream: StreamUrl | None = None
 
     def get_urls(self) -> dict[str, str]:
         """Door -> address, of the doors that are named."""
-        named = {door: getattr(self, door) for door in ("execution", "beacon", "rpc")}
+        named = {door: getattr(self, door) for door in ("execution", "beacon", "rpc", "stream")}
         return {door: url for door, url in named.items() if url is not None}
 
 
 class ChainTable(_Table):
     """``[chains."eip155:1"]``: one vault on one chain."""
 
-    family: Literal["evm", "cosmos"]
+    family: Literal["evm", "cosmos", "solana"]
     vault: Annotated[str, Field(max_length=100)]
     checkpoint: str
     start_height: Annotated[int, Field(ge=0)]
@@ -79,13 +95,17 @@ class ChainTable(_Table):
     max_fee_gwei: Annotated[int, Field(gt=0, le=100_000)] | None = None
     gas_price: GasPriceText | None = None
     max_gas_price: GasPriceText | None = None
+    unit_price_microlamports: MicroLamports | None = None
+    max_unit_price_microlamports: MicroLamports | None = None
 
     @field_validator("checkpoint")
     @classmethod
     def _checkpoint(cls, value: str) -> str:
         # A zero anchor would make anything provable (incident B1).
         if not _HEX.fullmatch(value) or len(value) != 66 or not int(value, 16):
-            raise ValueError("must be a non-zero block root or header hash: 0x and 64 lower-case hex digits")
+            raise ValueError(
+                "must be a non-zero block root, header hash or genesis hash: 0x and 64 lower-case hex digits"
+            )
         return value
 
     def get_settings(self) -> str:
@@ -96,24 +116,34 @@ class ChainTable(_Table):
         """The vault's 32-byte account; Rejected ("bad_address", "bad_config")."""
         return parse_vault(self.family, self.vault, self.get_settings())
 
+    def verify_rules(self, name: str) -> None:
+        """Check what the family says of checkpoint and settings of the chain ``name``; ValueError."""
+        checkpoint = bytes.fromhex(self.checkpoint[2:])
+        try:
+            build_rules_of(self.family, name, self.get_account(), checkpoint, self.get_settings())
+        except Rejected as error:
+            raise ValueError(f"{name}: {error}") from None
+
     @model_validator(mode="after")
     def _check(self) -> ChainTable:
-        doors = FAMILIES[self.family].doors
+        family = FAMILIES[self.family]
+        doors = family.doors
         for endpoint in self.endpoints:
-            if set(endpoint.get_urls()) != set(doors):
+            if set(endpoint.get_urls()) - set(family.optional_doors) != set(doors):
+                more = "".join(f", if wanted {door}," for door in family.optional_doors)
                 raise ValueError(
-                    f'endpoint "{endpoint.name}": one of family {self.family} has {" and ".join(doors)}, and nothing else'
+                    f'endpoint "{endpoint.name}": one of family {self.family} has {" and ".join(doors)}{more} and nothing else'
                 )
+        if len(self.endpoints) < family.min_endpoints:
+            raise ValueError(
+                f"a chain of family {self.family} needs {family.min_endpoints} endpoints that do not depend on each other:"
+                " operators sign what enough of them show"
+            )
         try:
             self.get_account()
         except Rejected as error:
             raise ValueError(f"vault: {error}") from None
-        if self.family == "evm" and (self.gas_price is not None or self.max_gas_price is not None):
-            raise ValueError("gas_price and max_gas_price are of family cosmos; max_fee_gwei is the limit here")
-        if self.family == "cosmos" and self.max_fee_gwei is not None:
-            raise ValueError("max_fee_gwei is of family evm; gas_price and max_gas_price are the limits here")
-        if self.family == "cosmos" and self.submit_key is not None and self.gas_price is None:
-            raise ValueError('submit_key needs gas_price, for example "0.025utoken": what a unit of gas is paid with')
+        self._check_prices()
         if (self.submit_key is None) != (self.submit_password is None):
             raise ValueError("submit_key and submit_password go together; leave both out for a node that only watches")
         names = [e.name for e in self.endpoints]
@@ -123,6 +153,32 @@ class ChainTable(_Table):
         if len(set(urls)) != len(urls):
             raise ValueError("two endpoints have one address: they would be one source")
         return self
+
+    def _check_prices(self) -> None:
+        """Each family has its own words for what a transaction may cost."""
+        words = {
+            "evm": ("max_fee_gwei",),
+            "cosmos": ("gas_price", "max_gas_price"),
+            "solana": ("unit_price_microlamports", "max_unit_price_microlamports"),
+        }
+        for family, keys in words.items():
+            wrong = [key for key in keys if getattr(self, key) is not None]
+            if family != self.family and wrong:
+                limits = words[self.family]
+                are = "is the limit here" if len(limits) == 1 else "are the limits here"
+                raise ValueError(
+                    f"{' and '.join(keys)} {'is' if len(keys) == 1 else 'are'} of family {family}; {' and '.join(limits)} {are}"
+                )
+        if self.family == "cosmos" and self.submit_key is not None and self.gas_price is None:
+            raise ValueError('submit_key needs gas_price, for example "0.025utoken": what a unit of gas is paid with')
+        low, high = self.get_unit_prices()
+        if low > high:
+            raise ValueError("unit_price_microlamports is above max_unit_price_microlamports")
+
+    def get_unit_prices(self) -> tuple[int, int]:
+        """Micro-lamports for a compute unit of Solana, at least and at most."""
+        low, high = self.unit_price_microlamports, self.max_unit_price_microlamports
+        return DEFAULT_UNIT_PRICE if low is None else low, DEFAULT_MAX_UNIT_PRICE if high is None else high
 
 
 class OperatorTable(_Table):
@@ -181,6 +237,8 @@ class TimingTable(_Table):
     takeover_s: Annotated[int, Field(gt=0, le=3600)] = Timing.takeover_s
     bump_s: Annotated[int, Field(gt=0, le=3600)] = Timing.bump_s
     backoff_max_s: Annotated[float, Field(gt=0, le=3600)] = Timing.backoff_max_s
+    observe_s: Annotated[int, Field(gt=0, le=3600)] = Timing.observe_s
+    observe_idle_s: Annotated[int, Field(gt=0, le=3600)] = Timing.observe_idle_s
 
 
 class MetricsTable(_Table):
@@ -233,6 +291,8 @@ class RelayerTable(_Table):
             pattern, words = _NAMES_OF_FAMILY[chain.family]
             if not re.fullmatch(pattern, name):
                 raise ValueError(f'a chain of family {chain.family} is {words}, not "{name}"')
+            if chain.family == "solana":
+                chain.verify_rules(name)
         return value
 
     @model_validator(mode="after")
@@ -387,6 +447,8 @@ def _make_chain(name: str, chain: ChainTable) -> ChainConfig:
         max_fee_cap_wei=DEFAULT_MAX_FEE_CAP_WEI if chain.max_fee_gwei is None else chain.max_fee_gwei * 10**9,
         gas_price=chain.gas_price or "",
         max_gas_price=chain.max_gas_price or "",
+        unit_price_microlamports=chain.get_unit_prices()[0],
+        max_unit_price_microlamports=chain.get_unit_prices()[1],
     )
 
 

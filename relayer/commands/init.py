@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from chains.cosmos.address import encode_address
-from chains.registry import FAMILIES, build_probe, parse_vault
+from chains.registry import FAMILIES, build_probe, make_solana_settings, parse_vault
+from chains.solana.address import decode_key, encode_key
+from chains.solana.types import OperatorSet
+from chains.solana.verifier import SolanaSettings
 from messages.canonical import decode_canonical, encode_canonical
 from messages.digests import compute_vault_id
-from messages.documents import Parameters, compute_digest
+from messages.documents import FamilyParameters, Parameters, compute_digest
 from messages.errors import Rejected
 from relayer.config import load_config, load_parameters
 from relayer.render import Answer, hex_of
@@ -32,8 +35,15 @@ MAX_SETTINGS_BYTES = 8192
 _HEX32 = re.compile(r"0x[0-9a-f]{64}")
 _HEX20 = re.compile(r"0x[0-9a-f]{40}")
 _BECH32 = re.compile(r"[a-z][a-z0-9]{0,15}1[02-9ac-hj-np-z]{58}")
+_BASE58 = re.compile(r"[1-9A-HJ-NP-Za-km-z]{32,44}")
 _HEADER = re.compile(r"[1-9][0-9]{0,15},0x[0-9a-f]{64}")
 _PRICE = re.compile(r"[0-9]{1,18}(\.[0-9]{1,18})?[a-zA-Z][a-zA-Z0-9/:._-]{1,127}")
+GENESIS: Mapping[str, str] = {
+    "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp": "5eykt4UsFv8P8NJdTREpY1vzqKqZKvdpKuc147dw2N9d",
+    "solana:EtWTRABZaYq6iMfeYKouRu166VU2xqa1": "EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZBG",
+    "solana:4uhcVJyU9pJkvQyS88uRDiswHXSCkY3z": "4uhcVJyU9pJkvQyS88uRDiswHXSCkY3zQawwpjk2NsNY",
+}
+"""Genesis hashes of mainnet-beta, devnet and testnet, of which their names are the beginning (CAIP-2)."""
 _URL = re.compile(r"https?://[^\s\"\\,]{1,2000}")
 
 
@@ -171,7 +181,7 @@ def collect(wanted: Wanted, ask: Callable[[str, str], str] | None) -> Answers:
         text = _need(None, "--parameters", "Agreed parameters file (empty: make an example)", "", ask, None)
         given = Path(text) if text else None
         if given is None:
-            question = "Network (mainnet, sepolia, gnosis), chain number or CAIP-2 name (cosmos:..)"
+            question = "Network (mainnet, sepolia, gnosis), chain number or CAIP-2 name (cosmos:.., solana:..)"
             network = _need(None, "--vault", question, "sepolia", ask, None)
             chain = _get_chain(network, "--vault")
             vaults = {chain: [_need(None, "--vault", f"Address of the vault on {network}", "", ask, _get_form(chain))]}
@@ -180,9 +190,9 @@ def collect(wanted: Wanted, ask: Callable[[str, str], str] | None) -> Answers:
         vaults = {v.chain: [_write_vault(v.chain, v.account)] for v in parameters.vaults}
     else:
         parameters = make_example_parameters(vaults)
-    collectors = {"eip155": _collect_evm, "cosmos": _collect_cosmos}
+    collectors = {"eip155": _collect_evm, "cosmos": _collect_cosmos, "solana": _collect_solana}
     chains = tuple(
-        collectors[chain.partition(":")[0]](_Questions(chain, wanted, ask), vaults[chain][0])
+        collectors[chain.partition(":")[0]](_Questions(chain, wanted, ask, parameters), vaults[chain][0])
         for chain in sorted(vaults)
     )
     broker = _need(
@@ -217,6 +227,7 @@ class _Questions:
     chain: str
     wanted: Wanted
     ask: Callable[[str, str], str] | None
+    parameters: Parameters
 
     @property
     def words(self) -> str:
@@ -227,21 +238,37 @@ class _Questions:
         """What a flag says of this chain."""
         return _split_by_chain(texts, flag).get(self.chain, [])
 
-    def need(self, texts: Sequence[str], flag: str, form: str, question: str, pattern: re.Pattern[str] | None) -> str:
+    def need(
+        self,
+        texts: Sequence[str],
+        flag: str,
+        form: str,
+        question: str,
+        pattern: re.Pattern[str] | None,
+        default: str = "",
+    ) -> str:
         """The one value of a flag, or of a person; ``form`` says what it looks like."""
         found = next(iter(self.get(texts, flag)), None)
-        return _need(found, f"{flag} {self.words}={form}", question, "", self.ask, pattern)
+        return _need(found, f"{flag} {self.words}={form}", question, default, self.ask, pattern)
 
-    def need_endpoints(self, doors: Sequence[str], default: str) -> tuple[Mapping[str, str], ...]:
-        """Addresses of one endpoint or more, each an address for every door."""
+    def need_endpoints(self, doors: Sequence[str], default: str, least: int = 1) -> tuple[Mapping[str, str], ...]:
+        """Addresses of ``least`` endpoints or more, each an address for every door."""
         form = ",".join(door.upper() for door in doors)
         texts = self.get(self.wanted.endpoints, "--endpoint")
         while not texts or (self.ask is not None and not self.wanted.endpoints and len(texts) < 16):
-            question = f"Endpoint {len(texts) + 1} of {self.words}: {form}" + (" (empty: no more)" if texts else "")
+            is_enough = len(texts) >= least
+            question = f"Endpoint {len(texts) + 1} of {self.words}: {form}" + (" (empty: no more)" if is_enough else "")
             text = _need(None, f"--endpoint {self.words}={form}", question, "" if texts else default, self.ask, None)
-            if not text and texts:
+            if not text and is_enough:
                 break
             texts.append(text)
+        if len(texts) < least:
+            raise Rejected(
+                f"{self.words} needs {least} endpoints that do not depend on each other: operators sign what enough of them show",
+                got=len(texts),
+                expected=f"--endpoint {self.words}={form}, {least} times or more",
+                reason="usage",
+            )
         endpoints = []
         for text in texts:
             urls = text.split(",")
@@ -299,6 +326,33 @@ def _collect_cosmos(questions: _Questions, vault: str) -> ChainAnswers:
     return ChainAnswers(questions.chain, "cosmos", vault, checkpoint, endpoints, height, _inline(settings), limits)
 
 
+def _collect_solana(questions: _Questions, vault: str) -> ChainAnswers:
+    wanted, family = questions.wanted, FAMILIES["solana"]
+    question = f"Genesis hash of {questions.words}, from people you trust (relayer check asks every endpoint for it)"
+    known = GENESIS.get(questions.chain, "")
+    genesis = decode_key(questions.need(wanted.checkpoints, "--checkpoint", "HASH", question, _BASE58, known))
+    endpoints = questions.need_endpoints(family.doors, "http://127.0.0.1:8899", family.min_endpoints)
+    height = questions.need_height()
+    files = questions.get(wanted.settings, "--settings")
+    settings = _read_settings(Path(files[0])) if files else {}
+    if "program" not in settings:
+        flag = f"--settings {questions.words}=FILE with program"
+        settings["program"] = _need(None, flag, "Program of the vault (base58)", "", questions.ask, _BASE58)
+    if "operator_sets" not in settings:
+        account = parse_account(questions.chain, vault)
+        terms = next(v for v in questions.parameters.vaults if (v.chain, v.account) == (questions.chain, account))
+        # from 0 on: who has a vault from its first second has it before that too
+        first = OperatorSet(0, tuple(sorted(terms.operators)), terms.threshold)
+        made = make_solana_settings(SolanaSettings(decode_key(settings["program"]), (first,)))
+        settings = decode_canonical(made.encode(), max_bytes=MAX_SETTINGS_BYTES)
+    limits = (
+        ("unit_price_microlamports", "1000", "for a compute unit, or what blocks ask for lately, if that is more"),
+        ("max_unit_price_microlamports", "1000000", "and never more than this"),
+    )
+    checkpoint = "0x" + genesis.hex()
+    return ChainAnswers(questions.chain, "solana", vault, checkpoint, endpoints, height, _inline(settings), limits)
+
+
 def _read_settings(path: Path) -> dict[str, Any]:
     """Settings of a light client from a file of canonical JSON."""
     if not path.is_file() or path.stat().st_size > MAX_SETTINGS_BYTES:
@@ -346,7 +400,7 @@ def _split_by_chain(texts: Sequence[str], flag: str) -> dict[str, list[str]]:
         chain = _get_chain(name, flag)
         if flag == "--vault" and not _get_form(chain).fullmatch(value):
             raise Rejected(
-                "a vault is an address as its chain writes it: 0x and 40 lower-case hex digits, or bech32",
+                "a vault is an address as its chain writes it: 0x and 40 lower-case hex digits, bech32 or base58",
                 got=value,
                 reason="usage",
             )
@@ -359,7 +413,7 @@ def _get_chain(name: str, flag: str) -> str:
     if name in NETWORKS:
         return f"eip155:{NETWORKS[name][0]}"
     chain = f"eip155:{name}" if re.fullmatch(r"[1-9][0-9]{0,15}", name) else name
-    if not re.fullmatch(r"eip155:[1-9][0-9]{0,15}|cosmos:[-a-zA-Z0-9]{1,32}", chain):
+    if not re.fullmatch(r"eip155:[1-9][0-9]{0,15}|cosmos:[-a-zA-Z0-9]{1,32}|solana:[1-9A-HJ-NP-Za-km-z]{32}", chain):
         raise Rejected(
             f"{flag} names a chain by its number, as {', '.join(NETWORKS)}, or by its CAIP-2 name",
             got=name,
@@ -375,11 +429,24 @@ def _get_network(chain: str) -> str | None:
 
 def _get_form(chain: str) -> re.Pattern[str]:
     """What an address of a vault looks like on a chain."""
-    return _HEX20 if chain.startswith("eip155:") else _BECH32
+    return {"eip155": _HEX20, "cosmos": _BECH32, "solana": _BASE58}[chain.partition(":")[0]]
 
 
 def _write_vault(chain: str, account: bytes) -> str:
+    if chain.startswith("solana:"):
+        return encode_key(account)
     return "0x" + (account[12:] if chain.startswith("eip155:") else account).hex()
+
+
+def parse_account(chain: str, vault: str) -> bytes:
+    """The 32-byte account of a vault as its chain writes it; Rejected ("bad_address", "bad_config")."""
+    family, settings = "evm", "{}"
+    if chain.startswith("cosmos:"):
+        family = "cosmos"
+        settings = encode_canonical({"checkpoint_height": 1, "prefix": vault.rpartition("1")[0]}).decode()
+    elif chain.startswith("solana:"):
+        family = "solana"
+    return parse_vault(family, vault, settings)
 
 
 # ---- files --------------------------------------------------------------------------------------------------------------
@@ -387,6 +454,13 @@ def _write_vault(chain: str, account: bytes) -> str:
 EXAMPLE_NOTE = """\
 EXAMPLE: operators, price signers, treasurer, delay and caps are placeholders. The operators agree on the real file and each
 compares its digest (relayer parameters show) before the first start. Amounts in base units."""
+
+
+FAMILY_TERMS = (
+    FamilyParameters("cosmos", timeout_s=300, max_legs=128, max_items=256),
+    FamilyParameters("solana", timeout_s=300, max_legs=32, max_items=11),
+)
+"""Terms of the families that the committed example does not name (protocol.md 11)."""
 
 
 def make_example_parameters(vaults: Mapping[str, Sequence[str]]) -> Parameters:
@@ -397,17 +471,21 @@ def make_example_parameters(vaults: Mapping[str, Sequence[str]]) -> Parameters:
     vault, asset = example.vaults[0], example.assets[0]
     made_vaults, made_assets = [], []
     for chain, (address, *_) in sorted(vaults.items()):
-        family, settings, token = "evm", "{}", f"erc20:0x{asset.asset[12:].hex()}"
+        family, token = "evm", f"erc20:0x{asset.asset[12:].hex()}"
         if chain.startswith("cosmos:"):
-            prefix = address.rpartition("1")[0]
-            family, settings = "cosmos", encode_canonical({"checkpoint_height": 1, "prefix": prefix}).decode()
-            token = f"cw20:{encode_address(asset.asset, prefix)}"
-        account = parse_vault(family, address, settings)
+            family, token = "cosmos", f"cw20:{encode_address(asset.asset, address.rpartition('1')[0])}"
+        elif chain.startswith("solana:"):
+            family, token = "solana", f"token:{encode_key(asset.asset)}"
+        account = parse_account(chain, address)
         made_vaults.append(dataclasses.replace(vault, chain=chain, family=family, account=account))
         made_assets.append(
             dataclasses.replace(asset, caip19=f"{chain}/{token}", vault_id=compute_vault_id(chain, account))
         )
-    return dataclasses.replace(example, vaults=tuple(made_vaults), assets=tuple(made_assets))
+    used = {vault.family for vault in made_vaults}
+    families = tuple(f for f in FAMILY_TERMS if f.family in used) + tuple(
+        f for f in example.families if f.family in used
+    )
+    return dataclasses.replace(example, vaults=tuple(made_vaults), assets=tuple(made_assets), families=families)
 
 
 def format_folder(answers: Answers) -> str:
@@ -479,7 +557,7 @@ def format_folder(answers: Answers) -> str:
 
 def _format_chain(chain: ChainAnswers) -> list[str]:
     table = f'chains."{chain.chain}"'
-    what = "a finalized block root" if chain.family == "evm" else "a header hash"
+    what = {"evm": "a finalized block root", "cosmos": "a header hash", "solana": "the genesis hash"}[chain.family]
     lines = [
         "",
         f"[{table}]",

@@ -17,7 +17,7 @@ from tests.cli.operator_files import write_secret
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
-NODES = ("example", "gnosis", "local", "mainnet", "osmosis-testnet", "sepolia")
+NODES = ("example", "gnosis", "local", "mainnet", "osmosis-testnet", "sepolia", "solana-devnet")
 
 
 def check(path):
