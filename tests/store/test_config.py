@@ -206,6 +206,8 @@ def test_a_wrong_parameter_is_named_by_its_path(spoil, words):
 
 def test_tiers_are_an_optional_table_that_is_checked_when_it_is_read():
     raw = make_raw()
+    assert [tier.level for tier in decode_parameters(raw).tiers] == [2, 3]
+    raw.pop("tiers")
     assert decode_parameters(raw).tiers == ()
     raw["tiers"] = [
         {
