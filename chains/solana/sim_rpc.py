@@ -484,9 +484,8 @@ class SimSolanaRpc:
             if result["err"] is not None:
                 text = f"Transaction simulation failed: {describe_error(result['err'])}"
                 raise _RpcFailure(text, PREFLIGHT, result)
-        else:
-            _verify_signatures(transaction)
-        if not self._lies.drop_sent:
+        # without preflight a node passes on whatever it gets, and the leader throws away what is not signed
+        if not self._lies.drop_sent and all(transaction.verify_with_results()):
             self._chain.send_raw(raw)
         return str(transaction.signatures[0])
 
