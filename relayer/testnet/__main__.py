@@ -18,7 +18,7 @@ parser.add_argument("--slots-per-epoch", type=int, default=8)
 parser.add_argument(
     "--config", type=Path, help="given endpoints and keys instead of local nodes (relayer/testnet/given.py)"
 )
-parser.add_argument("--chains", default="evm,evm", help="families of the two chains: evm or cosmos")
+parser.add_argument("--chains", default="evm,evm", help="families of two or three chains: evm, cosmos or solana")
 parser.add_argument("--json", action="store_true", help="the report on stdout")
 found = parser.parse_args()
 sys.exit(

@@ -91,6 +91,10 @@ class Devnet(ABC):
         """Let an endpoint of all operators, and all those of one operator, lie from now on: their names, "" where none can."""
         return "", ""
 
+    def count_lies(self) -> int:
+        """How many states the lying endpoints have forged, each number once an endpoint."""
+        return 0
+
     def kill_node(self) -> str:
         """End a node by SIGKILL: what it was, "" where there is none that the chain can do without for a while."""
         return ""

@@ -11,6 +11,7 @@ from typing import Any
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 
+from chains.solana.address import decode_key, encode_key
 from chains.solana.types import OperatorSet
 from chains.solana.verifier import SolanaSettings, encode_settings
 from contracts.solana import get_program
@@ -31,9 +32,7 @@ ENDPOINTS = ("proxied", "second", "third", "fourth")
 """Names of the proxies before the one front; the first is taken away, the last lies in a run with faults."""
 CAIP2_CHARACTERS = 32
 """How much of the genesis hash names a cluster (CAIP-30)."""
-FAUCET_LAMPORTS = 10**15
-NO_CHECKPOINT = bytes(32)
-"""No block is trusted before m operators have spoken: the family's verifier asks for none."""
+FAUCET_LAMPORTS = 10**12
 CAPTURED = 3
 """The operator whose endpoints all lie in a run with faults."""
 
@@ -75,7 +74,7 @@ class SurfnetDevnet(Devnet):
             return all(one["value"][0] is not None for one in found)
 
         wait_until(is_final, f"finality of slot {self.site.start_height} of {self.chain}", timeout_s)
-        return NO_CHECKPOINT, make_settings(self.site)
+        return get_genesis(self._network.url), make_settings(self.site)
 
     def describe(self) -> str:
         """See `Devnet`."""
@@ -89,18 +88,23 @@ class SurfnetDevnet(Devnet):
             os.kill(liar.pid, signal.SIGUSR1)
         return ENDPOINTS[-1], f"op{CAPTURED}"
 
+    def count_lies(self) -> int:
+        """See `Devnet`."""
+        return sum(event.get("event") == "forged" for liar in self.liars for event in liar.get_events())
+
 
 class GivenSolanaDevnet(Devnet):
-    """Endpoints of a file; there is no checkpoint in this family."""
+    """Endpoints of a file, which also says the genesis hash: all that there is of a checkpoint in this family."""
 
     site: LiveSolanaSite
 
     def __init__(self, name: str, site: LiveSolanaSite, given: GivenSolana) -> None:
-        super().__init__(name, site, [e.model_dump(exclude_none=True) for e in given.endpoints])
+        super().__init__(name, site, [e.model_dump() for e in given.endpoints])
+        self._genesis = decode_key(given.genesis_hash)
 
     def get_anchor(self, timeout_s: float) -> tuple[bytes, dict[str, Any]]:  # noqa: ARG002  operators wait themselves
         """See `Devnet`."""
-        return NO_CHECKPOINT, make_settings(self.site)
+        return self._genesis, make_settings(self.site)
 
     def describe(self) -> str:
         """See `Devnet`."""
@@ -118,9 +122,14 @@ def make_settings(site: LiveSolanaSite) -> dict[str, Any]:
     return found
 
 
-def get_chain(genesis_hash: str) -> str:
-    """CAIP-2 name of a cluster by its genesis hash (base58)."""
-    return f"solana:{genesis_hash[:CAIP2_CHARACTERS]}"
+def get_chain(genesis: bytes) -> str:
+    """CAIP-2 name of a cluster by its genesis hash (32 bytes)."""
+    return f"solana:{encode_key(genesis)[:CAIP2_CHARACTERS]}"
+
+
+def get_genesis(url: str) -> bytes:
+    """The genesis hash (32 bytes) of the cluster that an endpoint serves."""
+    return decode_key(str(ask_solana(url, "getGenesisHash")))
 
 
 def start(group: Group, plan: ChainPlan, secret: bytes, *, slots_per_epoch: int, faults: bool) -> SurfnetDevnet:  # noqa: ARG001  no epochs here
@@ -141,13 +150,12 @@ def start(group: Group, plan: ChainPlan, secret: bytes, *, slots_per_epoch: int,
     captured: list[dict[str, str]] = []
     if faults:
         liar, port = start_lying_proxy(group, f"liar-{plan.name}", network.port)
-        captor, captor_port = start_lying_proxy(group, f"captor-{plan.name}", network.port)
+        captor, captor_port = start_lying_proxy(group, f"captor-{plan.name}", network.port, is_ahead=True)
         liars = [liar, captor]
         endpoints.append({"name": ENDPOINTS[-1], "rpc": f"http://{LOOPBACK}:{port}"})
         captured = [{"name": n, "rpc": f"http://{LOOPBACK}:{captor_port}/{n}"} for n in ENDPOINTS]
     door = SolanaDoor(network.url, program, faucet, secret)
-    chain = get_chain(str(ask_solana(network.url, "getGenesisHash")))
-    site = LiveSolanaSite(plan.name, chain, door)
+    site = LiveSolanaSite(plan.name, get_chain(get_genesis(network.url)), door)
     return SurfnetDevnet(plan.name, site, network, endpoints, tuple(proxies[:1]), tuple(liars), captured)
 
 
@@ -155,10 +163,10 @@ def open_given(path: Path, name: str, given: GivenSolana, secret: bytes) -> Give
     """See `devnet.open_given`: the endpoints must be of the chain that the file names."""
     url = given.endpoints[0].rpc
     door = SolanaDoor(url, Pubkey.from_string(given.program), open_key(path, given), secret, int(given.fund_lamports))
-    found = get_chain(str(ask_solana(url, "getGenesisHash")))
-    if found != given.chain:
-        raise Rejected("the endpoint is of another chain", got=found, expected=given.chain, reason="bad_config")
-    return GivenSolanaDevnet(name, LiveSolanaSite(name, given.chain, door), given)
+    genesis, expected = get_genesis(url), decode_key(given.genesis_hash)
+    if genesis != expected:
+        raise Rejected("the endpoint serves another cluster", got=genesis, expected=expected, reason="bad_config")
+    return GivenSolanaDevnet(name, LiveSolanaSite(name, get_chain(genesis), door), given)
 
 
 def find_reason() -> str:

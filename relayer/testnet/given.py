@@ -35,7 +35,7 @@ rpc = "https://..."
 
 [chains.three]
 family = "solana"
-chain = "solana:EtWTRABZaYq6iMfeYKouRu166VU2xqa1"
+genesis_hash = "EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZBG"
 program = "..."                   # the vault program, deployed there; with no upgrade authority wherever it is of worth
 faucet_key = "file:faucet.json"   # of a 32-byte ed25519 seed
 faucet_password = "file:faucet.password"
@@ -66,6 +66,7 @@ from relayer.keys import load_key_file
 MAX_FILE_BYTES = 1 << 20
 Url = Annotated[str, Field(pattern=r"^https?://.+", max_length=2048)]
 Amount = Annotated[str, Field(pattern=r"^[0-9]{1,24}$")]
+Base58 = Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{32,44}$")]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -133,11 +134,11 @@ class GivenCosmos(GivenProvable):
 
 
 class GivenSolana(GivenChain):
-    """A Solana cluster. Nothing there is proven, so there is no checkpoint; settings follow from program and operators."""
+    """A Solana cluster. Nothing there is proven, so all there is to trust is the genesis hash; settings follow from program and operators."""
 
     family: Literal["solana"]
-    chain: Annotated[str, Field(pattern=r"^solana:[1-9A-HJ-NP-Za-km-z]{32}$")]
-    program: Annotated[str, Field(pattern=r"^[1-9A-HJ-NP-Za-km-z]{32,44}$")]
+    genesis_hash: Base58
+    program: Base58
     fund_lamports: Amount
     endpoints: Annotated[list[GivenSolanaEndpoint], Field(min_length=MIN_ENDPOINTS, max_length=16)]
 

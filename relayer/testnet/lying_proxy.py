@@ -1,10 +1,11 @@
 """An endpoint of a Solana chain that lies: a proxy that on request forges the head in a vault's state. For runs with faults.
 
-    python -m relayer.testnet.lying_proxy --target http://127.0.0.1:8899
+    python -m relayer.testnet.lying_proxy --target http://127.0.0.1:8899 [--ahead]
 
 It is honest until SIGUSR1. From then on it puts another head into every state of a vault that goes through it, wherever the number is higher
-than the first one it met since: so an operator that has only such endpoints signs heads that never were, and never two for one number.
-SIGUSR2 makes it honest again. On stdout stand {"event": "lying"}, {"event": "honest"} and {"event": "forged", "sequence": N}, once a number.
+than the first one it met since. With --ahead it tells of one packet more than there is: an operator that has only such endpoints signs heads
+that never were, before anybody can know better, and never two for one number. SIGUSR2 makes it honest again. On stdout stand
+{"event": "lying"}, {"event": "honest"} and {"event": "forged", "sequence": N}, once a number.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from relayer.testnet.processes import LOOPBACK, Group, Process
 class Forger:
     """Changes heads of states; pure but for what it remembers. ``since``: numbers by vault id that were true when it began."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_ahead: bool = False) -> None:
+        self.is_ahead = is_ahead
         self.since: dict[bytes, int] = {}
 
     def forge(self, data: bytes) -> tuple[bytes, int]:
@@ -36,24 +38,27 @@ class Forger:
             return data, 0
         (sequence,) = struct.unpack_from("<Q", data, SEQUENCE_AT)
         vault_id = data[HEAD_AT + 32 : HEAD_AT + 64]
-        if sequence <= self.since.setdefault(vault_id, sequence):
+        if self.is_ahead:
+            sequence += 1
+        elif sequence <= self.since.setdefault(vault_id, sequence):
             return data, 0
         head = sha256(b"forged" + data[HEAD_AT : HEAD_AT + 32]).digest()
-        return data[:HEAD_AT] + head + data[HEAD_AT + 32 :], sequence
+        return data[:SEQUENCE_AT] + struct.pack("<Q", sequence) + head + data[HEAD_AT + 32 :], sequence
 
 
 class LyingProxy(JsonDoor):
     """See the module."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *, is_ahead: bool = False) -> None:
         super().__init__(target)
+        self._is_ahead = is_ahead
         self._forger: Forger | None = None
         self._told: set[int] = set()
 
     async def work(self) -> None:
         """Hear the signals."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGUSR1, self._set, Forger(), "lying")
+        loop.add_signal_handler(signal.SIGUSR1, self._set, Forger(is_ahead=self._is_ahead), "lying")
         loop.add_signal_handler(signal.SIGUSR2, self._set, None, "honest")
         await super().work()
 
@@ -86,9 +91,10 @@ class LyingProxy(JsonDoor):
             tell({"event": "forged", "sequence": sequence})
 
 
-def start_lying_proxy(group: Group, name: str, target: int) -> tuple[Process, int]:
+def start_lying_proxy(group: Group, name: str, target: int, *, is_ahead: bool = False) -> tuple[Process, int]:
     """Start one, honest for the time being, before a loopback port; the process and its own port."""
     command = [sys.executable, "-m", "relayer.testnet.lying_proxy", "--target", f"http://{LOOPBACK}:{target}"]
+    command += ["--ahead"] if is_ahead else []
     process = group.add(name, command)
     process.start()
     url = str(process.wait_for_event("ready")["url"])
@@ -100,8 +106,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m relayer.testnet.lying_proxy", description="a lying endpoint")
     parser.add_argument("--target", required=True, help="URL of the endpoint behind")
     parser.add_argument("--port", type=int, default=0, help="a free one by default")
+    parser.add_argument("--ahead", action="store_true", help="tell of one packet more than there is")
     options = parser.parse_args(arguments)
-    asyncio.run(LyingProxy(options.target).serve(options.port))
+    asyncio.run(LyingProxy(options.target, is_ahead=options.ahead).serve(options.port))
     return 0
 
 

@@ -37,6 +37,8 @@ TIMING = {
     "takeover_s": 8,
     "bump_s": 20,
     "backoff_max_s": 4.0,
+    "observe_s": 3,
+    "observe_idle_s": 10,
 }
 """Blocks come each second and finality within half a minute: a look each second is what a quarter of an hour is elsewhere."""
 STATE_MEMORY_S = 0.8

@@ -50,7 +50,7 @@ def make_html(result: Mapping[str, Any]) -> str:
         _make_latency(result["latency"]),
         "<h2>Gross against net</h2>",
         _make_settlement(result["settlement"]),
-        "<h2>Margin: each chain alone, and one account over both</h2>",
+        "<h2>Margin: each chain alone, and one account over all</h2>",
         _make_margin(result["margin"]),
         "<h2>Conservation</h2>",
         _make_conservation(result["conservation"]),
@@ -61,6 +61,7 @@ def make_html(result: Mapping[str, Any]) -> str:
         ),
         "<h2>Who was caught at what</h2>",
         _make_incidents(result["incidents"]),
+        *_make_lies(result.get("lies", ())),
         "</body></html>",
     ]
     return "\n".join(parts)
@@ -221,7 +222,7 @@ def _make_settlement(settlement: Mapping[str, str]) -> str:
     bars = make_bars(
         [
             ("obligations chain by chain", gross, "#b0b8c1"),
-            ("netted over both chains", net, "#1f5fa8"),
+            ("netted over all chains", net, "#1f5fa8"),
             ("cash that changed hands", moved, "#3d8b40"),
         ]
     )
@@ -246,6 +247,17 @@ def _make_conservation(found: Mapping[str, Any]) -> str:
         for name, v in found["vaults"].items()
     ]
     return make_table(("where", "tokens held", "owed to accounts", "difference"), rows)
+
+
+def _make_lies(lies: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Who lied on purpose in a run with faults, and who noticed; nothing where nobody did."""
+    if not lies:
+        return []
+    rows = []
+    for lie in lies:
+        rows.append((f"endpoint {lie['endpoint']}", lie["chain"], ", ".join(lie["endpoint_accusers"]) or "NOBODY"))
+        rows.append((f"operator {lie['operator']}", lie["chain"], ", ".join(lie["operator_accusers"]) or "NOBODY"))
+    return ["<h2>Who lied, and who named it</h2>", make_table(("liar", "chain", "named by"), rows)]
 
 
 def _make_incidents(incidents: Mapping[str, Mapping[str, Any]]) -> str:

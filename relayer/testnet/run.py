@@ -55,6 +55,8 @@ EXPIRY_MINUTES = 10
 FAMILIES = ("evm", "evm")
 FINALITY_TIMEOUT_S = 180.0
 SETTLE_S = 5.0
+OTHER_HEAD, WRONG_HEAD = "other_head", "wrong_head"
+"""The words on record for an endpoint, and for an operator, that show another head than enough others."""
 NODE_DOWN_S = 8.0
 """How long a killed node of a chain stays away."""
 
@@ -471,10 +473,18 @@ class _Play:
         proof = net.observer.prove_and_verify(next(iter(world.sites.values())), net.folder / "fact.json")
         replay = net.observer.replay()
         final = [self._get_digest(Observer(o)) for o in net.operators]
+        lies = [self._measure_lie(*lie, incidents) for lie in self.lies]
         is_calm = all(not i["halts"] and not i["equivocations"] for i in incidents.values())
         return {
             "schema": "relayer/testnet/1",
-            "ok": difference == 0 and replay["same"] and proof["verified"] and is_calm and len(set(final)) == 1,
+            "ok": (
+                difference == 0
+                and replay["same"]
+                and proof["verified"]
+                and is_calm
+                and len(set(final)) == 1
+                and all(lie["forged"] and lie["endpoint_named"] and lie["operator_named"] for lie in lies)
+            ),
             "seed": self.options.seed,
             "faults": self.options.faults,
             "nodes": self._describe_nodes(),
@@ -502,6 +512,38 @@ class _Play:
             "proof": proof,
             "replay": replay,
             "incidents": incidents,
+            "lies": lies,
+        }
+
+    def _measure_lie(self, chain: Devnet, endpoint: str, name: str, incidents: dict[str, Any]) -> dict[str, Any]:
+        """Who of the others has the lying endpoint, and the operator that believed its like, on record for it."""
+        liar = next(o for o in self.net.operators if o.name == name)
+        others = [o.name for o in self.net.operators if o is not liar]
+
+        def get_accusers(source: str, reason: str) -> list[str]:
+            return [
+                other
+                for other in others
+                if any(b["source"] == source and b["reason"] == reason for b in incidents[other]["blames"])
+            ]
+
+        by_endpoint = get_accusers(endpoint, OTHER_HEAD)
+        by_operator = get_accusers("0x" + liar.address.hex(), WRONG_HEAD)
+        self.screen.say(
+            f"{chain.count_lies()} forged states: the endpoint {endpoint} is named by {', '.join(by_endpoint) or 'nobody'},"
+            f" {name} by {', '.join(by_operator) or 'nobody'}",
+            "fault",
+        )
+        return {
+            "chain": chain.chain,
+            "forged": chain.count_lies(),
+            "endpoint": endpoint,
+            "endpoint_accusers": by_endpoint,
+            "endpoint_named": by_endpoint == others,
+            "operator": name,
+            "address": "0x" + liar.address.hex(),
+            "operator_accusers": by_operator,
+            "operator_named": by_operator == others,
         }
 
     def _describe_nodes(self) -> str:

@@ -64,7 +64,7 @@ def make_cosmos_chain(**changes):
 def make_solana_chain(**changes):
     return {
         "family": "solana",
-        "chain": "solana:EtWTRABZaYq6iMfeYKouRu166VU2xqa1",
+        "genesis_hash": "EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZBG",
         "program": "11111111111111111111111111111112",
         "fund_lamports": "1000000000",
         "faucet_key": "file:faucet.json",
@@ -128,7 +128,7 @@ def test_a_wrong_key_of_a_cosmos_chain_is_named(tmp_path, change, named):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"chain": "solana:EtWTRABZaYq6iMfeYKouRu166VU2xqa0"}, "chains.three.chain"),
+        ({"genesis_hash": "EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZB0"}, "chains.three.genesis_hash"),
         ({"program": "vault"}, "chains.three.program"),
         ({"checkpoint": "0x" + "ab" * 32}, "chains.three.checkpoint"),
         ({"endpoints": make_solana_chain()["endpoints"][:3]}, "chains.three.endpoints"),

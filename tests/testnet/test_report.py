@@ -121,6 +121,20 @@ def test_the_page_fetches_nothing_runs_nothing_and_escapes_what_others_said():
     assert "all checks hold" in page
 
 
+def test_the_page_tells_who_lied_and_who_named_it():
+    lie = {
+        "chain": "solana:1",
+        "endpoint": "fourth",
+        "endpoint_accusers": ["op0", "op1"],
+        "operator": "op3",
+        "operator_accusers": [],
+    }
+    page = make_html({**RESULT, "lies": [lie]})
+    assert "<td>endpoint fourth</td><td>solana:1</td><td>op0, op1</td>" in page
+    assert "<td>operator op3</td><td>solana:1</td><td>NOBODY</td>" in page
+    assert "Who lied" not in make_html({**RESULT, "lies": []})
+
+
 def test_the_page_says_when_something_failed():
     broken = copy.deepcopy(RESULT)
     broken["ok"] = False

@@ -17,7 +17,7 @@ EXPIRY_MINUTES = 7
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize("faults", [False, True], ids=["calm", "faults"])
-@pytest.mark.parametrize("families", [("evm", "evm"), ("evm", "cosmos")], ids="-".join)
+@pytest.mark.parametrize("families", [("evm", "evm"), ("evm", "cosmos", "solana")], ids="-".join)
 def test_the_story_is_settled_on_real_nodes_and_every_operator_knows_the_same(tmp_path, families, faults):
     reason = get_unavailable_reason(families)
     if reason:
@@ -34,6 +34,10 @@ def test_the_story_is_settled_on_real_nodes_and_every_operator_knows_the_same(tm
     assert all(not found["halts"] for found in result["incidents"].values())
     blamed = {b["source"] for found in result["incidents"].values() for b in found["blames"]}
     assert ("proxied" in blamed) is faults
+    assert [lie["operator"] for lie in result["lies"]] == ["op3"] * (faults and "solana" in families)
+    for lie in result["lies"]:
+        assert lie["forged"] > 1
+        assert lie["endpoint_accusers"] == lie["operator_accusers"] == ["op0", "op1", "op2"]
     assert run_testnet(Options("report", folder)) == 0
     assert run_testnet(Options("down", folder)) == 1  # it has stopped already
 

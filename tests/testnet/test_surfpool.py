@@ -229,6 +229,16 @@ def test_a_liar_forges_the_head_of_every_number_after_those_that_were_there():
     assert forger.forge(make_state(8)[:-1]) == (make_state(8)[:-1], 0)
 
 
+def test_a_liar_that_is_ahead_tells_of_one_packet_more_and_never_two_heads_for_it():
+    forger = Forger(is_ahead=True)
+    first, sequence = forger.forge(make_state(7))
+    assert sequence == c.decode_state(first).outbox_sequence == 8
+    assert forger.forge(make_state(7))[0] == first
+    second, sequence = forger.forge(make_state(8, head=b"\x33" * 32))
+    assert sequence == c.decode_state(second).outbox_sequence == 9
+    assert c.decode_state(second).outbox_head != c.decode_state(first).outbox_head
+
+
 def test_a_lying_proxy_is_honest_until_it_is_told_and_again_afterwards(node, tmp_path):
     port = node.server_address[1]
     with Group(tmp_path) as group:
@@ -376,18 +386,18 @@ def test_one_endpoint_of_all_and_all_of_one_operator_lie_when_they_are_told_to(d
     assert devnet.start_lies() == ("fourth", "op3")
     for liar in devnet.liars:
         liar.wait_for_event("lying")
-    for endpoint in (devnet.endpoints[3], *devnet.get_endpoints(3)):
-        assert _is_newest(site, endpoint["rpc"])  # it met this number before it began
+    assert _is_newest(site, devnet.endpoints[3]["rpc"])  # it met this number before it began
     act(site, DEPLOYER, Mint(alice, 5))
     act(site, "alice", Deposit(5, alice))
     honest = devnet.endpoints[0]["rpc"]
     devnet.liars[0].wait_until(lambda: _is_newest(site, honest), "the deposit is final", 40.0)
     _, (state, _) = read_final(site, honest)
-    for endpoint in (devnet.endpoints[3], *devnet.get_endpoints(3)):
+    for more, endpoint in ((0, devnet.endpoints[3]), *((1, e) for e in devnet.get_endpoints(3))):
         _, (told, _) = read_final(site, endpoint["rpc"])
-        assert c.decode_state(told).outbox_sequence == c.decode_state(state).outbox_sequence
+        assert c.decode_state(told).outbox_sequence == c.decode_state(state).outbox_sequence + more
         assert c.decode_state(told).outbox_head != c.decode_state(state).outbox_head
     assert devnet.get_endpoints(0) == devnet.endpoints
+    assert devnet.count_lies() >= 2
 
 
 def _is_newest(site, url):
