@@ -22,8 +22,10 @@ from messages.documents import ControlParameters, Parameters, compute_digest, de
 from messages.errors import Rejected
 from messages.ids import encode_name
 from relayer.commands.view import open_view
+from relayer.commands.words import get_text
 from relayer.config import Config, get_key_path, load_config, load_parameters, read_password
-from relayer.render import Answer, Table, format_age, format_time, hex_of
+from relayer.render import Answer, Table, format_age, format_amount, format_time, hex_of
+from relayer.rules.margin.tiers import verify_tiers
 from relayer.rules.quorum import Committee, compute_parameters_statement
 from relayer.rules.statements import SignedParameters
 from relayer.rules.vault_state import Caps, VaultState, get_initial_state, get_state_at, get_vault_id
@@ -294,9 +296,28 @@ def describe(standing: Standing, parameters: Parameters, now: int) -> dict[str, 
         "effective": parameters.effective,
         "digest": hex_of(compute_digest(parameters)),
         "controls": controls,
+        "tiers": _say_tiers(parameters),
         "changed": changed,
         "warnings": _get_warnings(standing, parameters, now),
     }
+
+
+def _say_tiers(parameters: Parameters) -> dict[str, str]:
+    """What facts of each trust tier count for under a set, defaults of the rules included; by level."""
+    out: dict[str, str] = {}
+    if not parameters.classes:
+        return out
+    currency = parameters.classes[0]
+    for level, terms in verify_tiers(parameters.tiers, currency.decimals).items():
+        limit = "any value"
+        if terms.value_limit is not None:
+            units = int(terms.value_limit * 10**currency.decimals)
+            limit = f"at most {format_amount(units, currency.decimals, get_text(currency.quote_class))}"
+        out[str(level)] = (
+            f"lose {terms.haircut_ppm / 10_000:g} % and {terms.haircut_ppm_per_hour / 10_000:g} % per hour, weigh"
+            f" {terms.weight_ppm / 10_000:g} % and {terms.weight_ppm_per_hour / 10_000:g} % per hour, carry {limit}"
+        )
+    return out
 
 
 def _say(body: InboxBody) -> str:
@@ -353,6 +374,8 @@ def show_parameters(config_path: Path, file: Path | None, now: int) -> Answer:
     rows.append(["digest", data["digest"]])
     rows.append(["differs from the present ones in", ", ".join(data["changed"]) or "nothing"])
     rows.append(["price signers", f"{parameters.price_threshold} of {len(parameters.price_signers)}"])
+    for tier, text in data["tiers"].items():
+        rows.append([f"facts of tier {tier}", text])
     rows.append(["signed by", f"{len(signers)} of {standing.committee.threshold} needed"])
     rows += [["control change", c] for c in data["controls"]]
     return Answer(data, [Table(str(path), ("what", "is"), rows), *data["warnings"]])

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from messages.bodies import RotateOperators, SetCaps, Unpause, encode_body
-from messages.documents import ControlParameters, compute_digest
+from messages.documents import Amount, ControlParameters, TierParameters, compute_digest
 from messages.errors import Rejected
 from relayer.cli import app
 from relayer.commands.control import get_standing, make_next, make_unpause, read_amount, read_time
@@ -258,6 +258,19 @@ def test_the_next_version_is_written_for_editing(tmp_path, homes):
     data = get_json("parameters", "next", "--from", NOW + 3600, "--out", tmp_path / "n.toml", "-c", homes[0])
     assert data["changed"] == ["version", "effective"]
     assert get_json("parameters", "show", "-c", homes[0])["version"] == 1
+
+
+def test_who_signs_reads_what_facts_of_each_tier_will_count_for(tmp_path, homes):
+    tier = TierParameters(3, 20_000, 10_000, 20_000, 40_000, Amount(2_500 * 10**6))
+    path = tmp_path / "tiers.toml"
+    path.write_text(encode_parameters(replace(make_two_vaults(), version=2, effective=NOW + DAY, tiers=(tier,))))
+    shown = get_json("parameters", "show", path, "-c", homes[0])
+    assert "tiers" in shown["changed"]
+    assert shown["tiers"]["1"] == "lose 0 % and 0 % per hour, weigh 0 % and 0 % per hour, carry any value"
+    assert shown["tiers"]["2"].endswith("carry at most 10,000,000.00 USDC")
+    assert shown["tiers"]["3"].startswith("lose 2 % and 1 % per hour, weigh 2 % and 4 % per hour, carry at most 2,500")
+    assert get_json("parameters", "show", "-c", homes[0])["tiers"]["3"].startswith("lose 0.5 % and 1 % per hour")
+    assert "facts of tier 3" in run("parameters", "show", path, "-c", homes[0]).output
 
 
 def test_a_next_set_that_does_not_follow_is_refused_when_it_is_read(tmp_path, homes):
