@@ -386,9 +386,21 @@ def decode_document(kind: type[DocumentT], data: bytes, *, max_bytes: int = MAX_
     return from_object(kind, decode_canonical(data, max_bytes=max_bytes, max_depth=MAX_DOCUMENT_DEPTH))
 
 
+_KEPT_DIGESTS = 32
+# By the identity of a few documents, which are kept beside and never change: a plan, its parameters and its market are asked for often.
+_digests: dict[int, tuple[Any, bytes]] = {}
+
+
 def compute_digest(document: Any) -> bytes:
     """Digest of a document: keccak256 of its canonical JSON, 32 bytes (data.md 1)."""
-    return compute_document_digest(to_object(document))
+    found = _digests.get(id(document))
+    if found is not None and found[0] is document:
+        return found[1]
+    digest = compute_document_digest(to_object(document))
+    if len(_digests) >= _KEPT_DIGESTS:
+        _digests.clear()
+    _digests[id(document)] = document, digest
+    return digest
 
 
 def to_object(value: Any) -> Any:

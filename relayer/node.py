@@ -134,6 +134,8 @@ class Progress:
     highest_seen_k: int = 0
     farthest: dict[bytes, tuple[int, int]] = field(default_factory=dict)
     """By operator the highest slot of a verified vote that was too far ahead to be kept."""
+    held_votes: list[Vote] = field(default_factory=list)
+    """Of peers, counted and not written yet: they are written with the next thing that matters, or when the mail is read."""
     unheard: set[int] = field(default_factory=set)
     """Numbers that are over here and that somebody still votes in."""
     ballots: dict[int, Ballot] = field(default_factory=dict)

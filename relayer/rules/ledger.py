@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from messages.bodies import SeriesDefinition
@@ -106,8 +107,9 @@ class Terms:
         return scale
 
 
+@lru_cache(maxsize=8)
 def get_terms(parameters: Parameters) -> Terms:
-    """Return the parameters as tables.
+    """Return the parameters as tables; those in force are asked for many times a plan.
 
     Raises:
         Rejected: something is named twice, an asset is of an unknown vault or class, or finer than it may be ("bad_parameters").

@@ -87,6 +87,7 @@ async def step(node: Node) -> None:
         await run_step(node, "node", "gossip", lambda data=data: read(node, data))  # type: ignore[misc]  # bound now
     if node.inbox:
         node.inbox_wake.set()
+    write_held_votes(node)
     for slot in sorted(node.progress.waiting):
         envelope = node.progress.waiting.pop(slot, None)
         if envelope is None:
@@ -130,12 +131,12 @@ async def accept_proposal(node: Node, envelope: Envelope, body: bytes) -> None:
     Raises:
         Rejected: why not; the proposer is to blame. Unavailable: facts are missing; the proposal waits.
     """
-    proposal = decode_document(Proposal, body)
+    proposal = read_proposal(body)
     progress, now = node.progress, node.clock.now()
     slot_key = (proposal.k, proposal.r)
     known = progress.proposals.get(slot_key) or progress.judged.get(slot_key)
     digest = compute_digest(proposal)
-    if known is not None and compute_digest(decode_document(Proposal, known.body)) != digest:
+    if known is not None and known.body != body and compute_digest(read_proposal(known.body)) != digest:
         if known.operator == envelope.operator:
             evidence = compute_proposal_equivocation(
                 envelope.operator,
@@ -491,7 +492,7 @@ async def vote(node: Node, proposal: Proposal, envelope: Envelope, plan: Plan) -
     node.log.debug("voted", k=k, r=r)
     await node.publish("vote", own_vote)
     await node.let_carrier_send()
-    await add_and_act(node, own_vote)
+    await add_and_act(node, own_vote, is_written=True)
 
 
 async def accept_vote(node: Node, envelope: Envelope, body: bytes) -> None:
@@ -500,8 +501,8 @@ async def accept_vote(node: Node, envelope: Envelope, body: bytes) -> None:
     await add_and_act(node, decode_document(Vote, body))
 
 
-async def add_and_act(node: Node, new: Vote) -> None:
-    """Count a vote; on m for one plan open its packets and sign them.
+async def add_and_act(node: Node, new: Vote, *, is_written: bool = False) -> None:
+    """Count a vote; on m for one plan open its packets and sign them. ``is_written``: it is in the store already.
 
     Raises:
         Rejected: the vote is not sound or of no current k.
@@ -530,9 +531,19 @@ async def add_and_act(node: Node, new: Vote) -> None:
     while len(progress.ballots) > MAX_KEPT_BALLOTS:
         del progress.ballots[min(progress.ballots)]
     progress.highest_seen_k = max(progress.highest_seen_k, new.k)
-    node.store.record_vote(new)
+    if not is_written:
+        progress.held_votes.append(new)
     if added is Added.CERTIFIED:
         await open_voted(node, ballot, new.plan_digest, committee)
+
+
+def write_held_votes(node: Node) -> None:
+    """Write what was counted: a peer's vote binds nobody here, so it does not cost a synced write of its own."""
+    held, node.progress.held_votes = node.progress.held_votes, []
+    if held:
+        with node.store.together():
+            for counted in held:
+                node.store.record_vote(counted)
 
 
 async def open_voted(node: Node, ballot: Ballot, digest: bytes, committee: Committee) -> None:
@@ -562,6 +573,12 @@ def quarantine(node: Node, why: str) -> None:
     # By the latest of all clocks: a slow one of our own must not end the silence before the packets are dead.
     node.signer.journal.record_quarantine(max(node.clock.now(), *node.get_proven_times().values()), why)
     node.blame("node", "own key", "journal_lost", why)
+
+
+@lru_cache(maxsize=4)
+def read_proposal(body: bytes) -> Proposal:
+    """The proposal of a message, remembered while it is voted on."""
+    return decode_document(Proposal, body)
 
 
 @lru_cache(maxsize=64)
@@ -595,6 +612,7 @@ async def open_and_sign(node: Node, plan: Plan, votes: Sequence[Vote]) -> None:
             )
         )  # fmt: skip
     with node.store.together():
+        write_held_votes(node)
         node.store.record_document("plan", digest, encode_document(plan), now, k=plan.k)
         node.store.record_open_packets(records, votes)
         _settle_late(node, {p.vault_id for p in plan.packets})
@@ -654,7 +672,7 @@ def _finish_k(node: Node, k: int, plan_digest: bytes) -> None:
     agreed: dict[str, bytes] = {}
     for (pk, _), envelope in progress.proposals.items():
         if pk == k:
-            proposal = decode_document(Proposal, envelope.body)
+            proposal = read_proposal(envelope.body)
             if proposal.plan_digest == plan_digest:
                 agreed["cut_floor"] = encode_document(_get_higher(node.get_cut_floor(), proposal.cut))
                 agreed["market_now"] = encode_u64(max(proposal.market.now, node.store.get_number("market_now")))

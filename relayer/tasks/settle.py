@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from messages.documents import Cut, Evidence, Proposal, compute_digest, encode_document
+from messages.documents import Cut, Evidence, Proposal, compute_digest
 from messages.errors import Rejected, RelayerError
 from messages.hashing import keccak256
 from relayer.database import encode_u64
@@ -77,7 +77,7 @@ async def step(node: Node) -> bool:
     await node.publish_envelope(envelope)
     await node.let_carrier_send()
     # The own proposal goes the same road as everybody's: it is verified, voted for and recorded by attest.
-    await attest.accept_proposal(node, envelope, encode_document(proposal))
+    await attest.accept_proposal(node, envelope, envelope.body)
     return True
 
 

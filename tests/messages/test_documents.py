@@ -181,3 +181,12 @@ def test_size_is_bounded_before_anything_is_parsed():
     with pytest.raises(Rejected) as caught:
         decode_document(Cut, encode_document(CUT), max_bytes=50)
     assert caught.value.reason == "size"
+
+
+def test_a_remembered_digest_is_the_documents_own():
+    documents = [replace(VOTE, k=k) for k in range(100)]
+    digests = [compute_digest(d) for d in documents]
+    assert len(set(digests)) == 100
+    assert [compute_digest(d) for d in reversed(documents)] == digests[::-1]
+    # one that takes the place in memory of another does not take its digest
+    assert {compute_digest(replace(VOTE, k=k)) for k in range(100)} == set(digests)
