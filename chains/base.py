@@ -47,6 +47,9 @@ PREPARE_AGAIN = frozenset({"stale", "underpriced"})
 TOO_FAR = "not_enough_trust"
 """Reason of a Rejected from `Verifier.verify_update` for a header that may be true and cannot be proven in one leap from that state."""
 
+NOT_YET = frozenset({"unheard", "evidence_gone", "preparing"})
+"""Reasons of an Unavailable that is nobody's fault: what is asked for is on its way (operators' statements, records on the chain)."""
+
 
 @dataclass(frozen=True)
 class Head:
@@ -451,7 +454,7 @@ async def bootstrap(
             blames.append(_blame(chain.chain_id, source, error))
     raise Unavailable(
         f"no source of {chain.chain_id} gave a bootstrap that verifies: {_list(blames)}; check endpoints and checkpoint",
-        reason="no_bootstrap",
+        reason=_get_reason(blames, "no_bootstrap"),
     )
 
 
@@ -537,12 +540,18 @@ async def collect(
             blames.append(_blame(chain.chain_id, source, error))
     raise Unavailable(
         f"no source of {chain.chain_id} gives a proven head with the packets behind it: {_list(blames)}",
-        reason="no_facts",
+        reason=_get_reason(blames, "no_facts"),
     )
 
 
 def _blame(chain: str, source: str, error: RelayerError) -> Blame:
     return Blame(chain, source, error.reason or type(error).__name__.lower(), str(error))
+
+
+def _get_reason(blames: Sequence[Blame], otherwise: str) -> str:
+    """The one reason of all, where it is nobody's fault."""
+    reasons = {blame.reason for blame in blames}
+    return reasons.pop() if len(reasons) == 1 and reasons <= NOT_YET else otherwise
 
 
 def _list(blames: Sequence[Blame]) -> str:

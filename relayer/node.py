@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from chains.base import Blame, Chain
+from chains.base import NOT_YET, Blame, Chain
 from messages.digests import compute_committee_id
 from messages.documents import (
     Cut,
@@ -440,8 +440,8 @@ class StepResult:
 async def run_step(node: Node, subject: str, chain: str, step: Callable[[], Awaitable[object]]) -> str:
     """Run one step under the failure policy, which exists only here (style.md 3.5).
 
-    Rejected: record and blame. Conflict: halt the subject. Unavailable: say so; the caller backs off. Anything else is ours
-    and leaves through here unchanged, so that the process stops.
+    Rejected: record and blame. Conflict: halt the subject. Unavailable: say so, and blame unless what
+    is missing is on its way; the caller backs off. Anything else is ours and leaves through here unchanged, so that the process stops.
     """
     try:
         await step()
@@ -453,7 +453,8 @@ async def run_step(node: Node, subject: str, chain: str, step: Callable[[], Awai
         node.halt(subject, error)
         return StepResult.HALTED
     except Unavailable as error:
-        node.blame(chain, error.source or subject, error.reason or "unavailable", str(error))
+        if error.reason not in NOT_YET:
+            node.blame(chain, error.source or subject, error.reason or "unavailable", str(error))
         # An outage is told once, not at every attempt.
         if node.last_trouble.get(subject) != error.reason:
             node.last_trouble[subject] = error.reason

@@ -67,13 +67,13 @@ class SolanaReader(Reader[Attested, Trusted, Attested, Attested]):
     # ------------------------------------------------------------------ the four questions
 
     async def bootstrap(self, source: str) -> Attested:
-        """The first observations of m operators that lie on one history; Unavailable ("too_few") until there are so many."""
+        """The first observations of m operators that lie on one history; Unavailable ("unheard") until there are so many."""
         found = await self._find_attested(source, None)
         if found is None:
             raise Unavailable(
                 "not enough operators have said the same of this vault yet: they speak every few seconds",
                 got=len({signed.operator for signed in self._pool.get_observations()}),
-                reason="too_few",
+                reason="unheard",
                 source=source,
             )
         return found

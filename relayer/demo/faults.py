@@ -1,7 +1,7 @@
 """What goes wrong in `relayer demo --faults`; the story must end in the same balances.
 
-One endpoint withholds, one forges, a chain reorgs before finality, an operator dies, a node is killed and restarted, the broker drops,
-duplicates, holds back and replays.
+One endpoint withholds, the others' first ones forge, a chain reorgs before finality, an operator signs two states of one vault and then dies, a
+node is killed and restarted, the broker drops, duplicates, holds back and replays.
 """
 
 from __future__ import annotations

@@ -22,6 +22,7 @@ from relayer.log import make_logger
 from relayer.planner import RulesPlanner
 from relayer.rules.ledger import Ledger
 from relayer.rules.plan import PlanNote, PlanResult
+from relayer.rules.statements import SignedState
 from relayer.service import Service
 from relayer.toml_writer import encode_parameters, encode_toml
 
@@ -33,8 +34,12 @@ TIMING = {
     "republish_s": 120,
     "takeover_s": 240,
     "bump_s": 480,
+    "observe_s": 120,
+    "observe_idle_s": 240,
 }
 """A look every two minutes is enough where finality takes a quarter of an hour, and keeps hours of virtual time cheap."""
+LIES = 3
+"""How often a lie is said: the broker may lose one."""
 
 PASSWORD = b"demo"
 ASK_S = 45
@@ -140,6 +145,18 @@ class Operators:
         )
         self.services[i] = service
         self.tasks[i] = asyncio.create_task(service.run(), name=config.name)
+
+    async def lie(self, i: int) -> list[str]:
+        """Let an operator sign another state of each vault whose states nobody can prove than it signed before; names of the chains."""
+        lied = []
+        for site in self.world.sites.values():
+            statement = site.forge_statement(self.world.operator_keys[i])
+            if statement is None:
+                continue
+            for _ in range(LIES):
+                await self.services[i].node.publish("observation", SignedState(site.vault_id, statement))
+            lied.append(site.name)
+        return lied
 
     async def kill(self, i: int) -> None:
         """End an operator between two instructions, without a word to anybody."""

@@ -17,6 +17,7 @@ from typing import Any
 
 from messages.bodies import Ack, AckStatus
 from messages.canonical import compute_document_digest
+from messages.digests import get_address
 from messages.errors import RelayerError
 from messages.ids import HOUSE, INSURANCE, compute_due_id
 from messages.outbox import Fact, combine_tiers
@@ -136,13 +137,18 @@ class _Run:
             took = await story.wait_for_trades()
             self._tell_trades(took)
             if self.faults:
+                for name in await self.operators.lie(DEAD_OPERATOR):
+                    say(
+                        f"fault: operator op{DEAD_OPERATOR} signs another state of the vault on {name} than it signed before"
+                    )
+                await world.pass_time(MINUTE_S)
                 await self.operators.kill(DEAD_OPERATOR)
                 say(f"fault: operator op{DEAD_OPERATOR} dies and stays dead")
             await story.go_to(95)
             self._chapter(4, "Margin: what each chain would ask alone, and what one account over all asks")
             self._tell_margin()
             await self._withdraw_far()
-            await story.go_to(180)
+            await story.go_to(165)
             self._chapter(6, "The price moves; a portfolio is liquidated in part")
             await self._liquidate()
             await self._expire()
@@ -376,15 +382,22 @@ class _Run:
         }
 
     def _tell_blames(self) -> list[dict[str, Any]]:
+        names = {f"0x{get_address(key).hex()}": f"op{i}" for i, key in enumerate(self.world.operator_keys)}
         rows: list[dict[str, Any]] = [
-            {"chain": b.chain, "source": b.source, "reason": b.reason, "count": count}
+            {
+                "chain": b.chain,
+                "source": b.source,
+                "name": names.get(b.source, b.source),
+                "reason": b.reason,
+                "count": count,
+            }
             for b, count, _ in self.operators.services[HONEST].node.store.get_blames()
         ]
         if rows:
             self.screen.table(
-                "Who was caught at what, by operator op0",
+                "What operator op0 refused, and whose it was",
                 ("chain", "source", "reason", "times"),
-                [(r["chain"], r["source"], r["reason"], str(r["count"])) for r in rows],
+                [(r["chain"], r["name"], r["reason"], str(r["count"])) for r in rows],
                 left=3,
             )
         return rows

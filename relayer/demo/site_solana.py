@@ -15,6 +15,7 @@ from solders.token import ID as TOKEN_PROGRAM
 from solders.token.associated import get_associated_token_address
 
 from chains.registry import SIM_PREFIX
+from chains.solana.address import decode_key
 from chains.solana.codec import encode_observation
 from chains.solana.observations import MIN_ENDPOINTS, compute_observation_digest
 from chains.solana.sim import SimSolana
@@ -295,7 +296,7 @@ class SolanaSite(Site):
         return self.network.get_tokens(self.asset, account)
 
     def make_table(self) -> dict[str, Any]:
-        """See `Site`. The operators are those that the vault was created with: their first observations are the checkpoint."""
+        """See `Site`. What they may believe is a cluster, by its genesis hash, and the operators that the vault was created with."""
         if self._plan is None:
             raise RuntimeError(f"the vault on {self.name} is not created yet")
         operators = OperatorSet(self.created_at, self._plan.operators, self._plan.threshold)
@@ -303,6 +304,7 @@ class SolanaSite(Site):
         return {
             "family": "solana",
             "vault": self.vault_text,
+            "checkpoint": "0x" + decode_key(self.network.genesis_hash).hex(),
             "start_height": self.start_height,
             "endpoints": [{"name": e.name, "rpc": SIM_PREFIX + e.name} for e in self.network.endpoints],
             "settings": decode_canonical(settings.encode()),
