@@ -210,11 +210,11 @@ def demo(
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Logs of the nodes on stderr.")] = False,
     chains: Annotated[
-        str, typer.Option("--chains", help="Families of the two chains, for example evm,evm; default: evm,cosmos.")
+        str, typer.Option("--chains", help="Families of the chains, two or three, for example evm,evm; default: evm,cosmos,solana.")
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
-    """Tell the whole story on two chains in this process: trades, margin, netting, expiry, settlement, replay."""
+    """Tell the whole story on three chains in this process: trades, margin, netting, expiry, settlement, replay."""
     if keep is not None and keep.exists() and (not keep.is_dir() or any(keep.iterdir())):
         sys.stderr.write(f"relayer: {keep} is there and not empty: name a new folder, nothing was changed [usage]\n")
         raise typer.Exit(USAGE)
@@ -460,6 +460,26 @@ def archive_export(
             return export_archive(view, loaded.anchors, file)
 
     _run(run, as_json=as_json)
+
+
+@app.command(
+    epilog=_help(
+        "relayer attest 31337 --first 1 --last 5 --out attestation.json -c op1/relayer.toml",
+        no="no such packets are proven, or this key attested otherwise",
+    )
+)
+def attest(
+    vault: Annotated[str, typer.Argument(help="CHAIN, its number, or hex digits of a vault id.")],
+    out: Annotated[Path, typer.Option("--out", help="A new file; JSON with each envelope in hex.")],
+    first: Annotated[int | None, typer.Option("--first", min=1, help="First packet; 16 of them otherwise.")] = None,
+    last: Annotated[int | None, typer.Option("--last", min=1, help="Last packet; the newest otherwise.")] = None,
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: JsonOption = False,
+) -> None:
+    """Sign the newest proven head and packets in the attestations format of other stacks. The node must be stopped for the moment."""
+    from relayer.commands.attest import attest as attest_head
+
+    _run(_with_time(config, lambda now: attest_head(config, vault, first, last, out, now)), as_json=as_json)
 
 
 def _many(flag: str, text: str) -> Any:
@@ -1055,7 +1075,11 @@ GivenOption = Annotated[
 ]
 SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Another seed: other prices, premiums and sizes.")]
 FamiliesOption = Annotated[
-    str, typer.Option("--chains", help="Families of the two chains, evm or cosmos each. wasmd is built with go once.")
+    str,
+    typer.Option(
+        "--chains",
+        help="Families of two or three chains: evm, cosmos, solana. wasmd is built once with go, surfpool with cargo.",
+    ),
 ]
 ExpiryOption = Annotated[
     int, typer.Option("--expiry-minutes", min=1, max=10_000, help="From the opening of the story.")

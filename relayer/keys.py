@@ -17,6 +17,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from chains.solana.attestations import (
+    PacketAttestation,
+    StateAttestation,
+    Tag,
+    encode_packet_attestation,
+    encode_state_attestation,
+    sign_attestation,
+)
 from messages.bodies import WIDEST_LIMITS, Execute, decode_inbox_body
 from messages.digests import (
     compute_mark_digest,
@@ -537,6 +545,33 @@ class Signer:
             )
         self.journal.record_statements([Statement("observation", vault_id + encode_u64(sequence), head)], {})
         return self._sign(compute_observation_digest(vault_id, height, time, sequence, head))
+
+    def sign_attestations(
+        self, vault_id: bytes, state: StateAttestation, packets: PacketAttestation | None
+    ) -> tuple[bytes, ...]:
+        """Attest a proven state in the format of other stacks (ibc-v2.md 7): of one vault ever, one time a height, one commitment a path.
+
+        What is signed there names neither chain nor vault, so a key that attests two could be believed of the wrong one.
+
+        Args:
+            vault_id: 32 bytes, whose key this is in that format from now on.
+            state: height and time.
+            packets: commitments under paths; None signs the state alone.
+
+        Raises:
+            Conflict: this key attested otherwise. Rejected: ``quarantine``, or as the encoders.
+        """
+        data = encode_state_attestation(state)
+        statements = [
+            Statement("attestor", b"", vault_id),
+            Statement("attested_time", vault_id + encode_u64(state.height), encode_u64(state.timestamp_s)),
+        ]
+        signed = [(Tag.STATE, data)]
+        if packets is not None:
+            signed.append((Tag.PACKET, encode_packet_attestation(packets)))
+            statements += [Statement("attested_path", vault_id + e.path, e.commitment) for e in packets.entries]
+        self.journal.record_statements(statements, {})
+        return tuple(sign_attestation(self._key.reveal(), tag, said) for tag, said in signed)
 
     def _sign_envelope(self, kind: str, body: bytes) -> Envelope:
         self._sequence += 1

@@ -10,6 +10,7 @@ import traceback
 
 import pytest
 
+from chains.solana.attestations import PacketAttestation, PathEntry, StateAttestation
 from messages.bodies import Execute, SeriesPrice, Unpause, encode_body
 from messages.digests import compute_observation_digest, compute_vote_digest, get_address, recover_signer, sign_digest
 from messages.documents import Amount, Plan, PlannedPacket, Report, Vote, compute_digest
@@ -165,6 +166,34 @@ def test_a_key_in_quarantine_says_nothing_of_any_vault(signer):
     assert caught.value.reason == "quarantine"
 
 
+def attest(signer, height=7, time=START, vault=VAULT, entries=((b"\1" * 32, b"\2" * 32),)):
+    packets = PacketAttestation(height, tuple(PathEntry(*entry) for entry in entries))
+    return signer.sign_attestations(vault, StateAttestation(height, time), packets)
+
+
+def test_a_key_attests_one_vault_one_time_a_height_and_one_commitment_a_path(signer):
+    state, packets = attest(signer)
+    assert attest(signer) == (state, packets)
+    attest(signer, 8, START + 1)
+    for other in (
+        {"time": START + 1},
+        {"vault": OTHER},
+        {"height": 9, "entries": ((b"\1" * 32, b"\3" * 32),)},
+        {"entries": ((b"\1" * 32, bytes(32)),)},
+    ):
+        with pytest.raises(Conflict) as caught:
+            attest(signer, **other)
+        assert caught.value.reason == "signed_otherwise"
+    again = reopen(signer)
+    assert attest(again) == (state, packets)
+    with pytest.raises(Conflict):
+        attest(again, time=START + 1)
+    again.journal.record_quarantine(START, "test")
+    with pytest.raises(Rejected):
+        attest(again, 9)
+    again.journal.close()
+
+
 def test_packets_without_m_votes_are_not_signed(signer):
     plan = make_plan(1)
     for votes in (make_votes(plan)[:2], (), make_votes(make_plan(1, timeout=7))):
@@ -204,7 +233,15 @@ def test_envelopes_are_numbered_and_bound_to_a_boot_that_only_grows(signer):
 
 def test_the_signer_has_no_door_for_a_digest_or_a_public_key():
     public = {name: m for name, m in inspect.getmembers(Signer, inspect.isfunction) if not name.startswith("_")}
-    doors = {"sign_vote", "sign_packets", "sign_envelope", "sign_proposal", "sign_parameters", "sign_observation"}
+    doors = {
+        "sign_vote",
+        "sign_packets",
+        "sign_envelope",
+        "sign_proposal",
+        "sign_parameters",
+        "sign_observation",
+        "sign_attestations",
+    }
     assert set(public) == doors
     names = {p for m in public.values() for p in inspect.signature(m).parameters}
     assert not any("public" in name or name in ("digest", "address", "key") for name in names)
