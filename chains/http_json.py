@@ -59,7 +59,7 @@ def decode_json(body: bytes) -> Any:
         raise Rejected(f"the answer is not JSON: {error}", got=body[:80], reason="malformed") from error
 
 
-_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_NO_MARKS = bytes(set(range(256)) - set(b'[]{}"'))
 
 
 def _verify_depth(body: bytes) -> None:
@@ -69,8 +69,10 @@ def _verify_depth(body: bytes) -> None:
     """
     if body.count(b'"') > 2 * MAX_STRINGS:
         raise Rejected("too many strings in one answer", expected=f"<= {MAX_STRINGS}", reason="size")
-    outside = b"".join(body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
-    brackets = outside.translate(None, _NO_BRACKETS)
+    if b"\\" in body:
+        body = body.replace(b"\\\\", b"").replace(b'\\"', b"")
+    marks = body.translate(None, _NO_MARKS)  # what is thrown away here stands in no other place's way
+    brackets = b"".join(marks.split(b'"')[::2])
     if len(brackets) > 2 * MAX_CONTAINERS:
         raise Rejected("too many objects in one answer", expected=f"<= {MAX_CONTAINERS}", reason="size")
     for _ in range(MAX_DEPTH):

@@ -201,13 +201,12 @@ class Store:
         with self._file.transaction() as db:
             _insert_headers(db, chain, headers)
             previous = self._get_chain_hash(head.vault_id, cursor.sequence)
+            rows = []
             for fact in facts:
                 record = encode_fact(fact)
                 previous = compute_chain_hash(b"facts/" + head.vault_id, fact.sequence, previous, fact.head, record)
-                db.execute(
-                    "INSERT INTO facts VALUES (?, ?, ?, ?, ?)",
-                    (head.vault_id, encode_u64(fact.sequence), fact.head, previous, record),
-                )
+                rows.append((head.vault_id, encode_u64(fact.sequence), fact.head, previous, record))
+            db.executemany("INSERT INTO facts VALUES (?, ?, ?, ?, ?)", rows)
             _put_tip(db, b"facts/" + head.vault_id, head.sequence, previous)
             _insert_head(db, head)
             for sequence, state in snapshots:

@@ -43,6 +43,7 @@ from chains.evm.transport import (
     HttpBeaconTransport,
     RpcError,
     call,
+    decode_json,
     get,
     verify_chain_id,
 )
@@ -100,6 +101,8 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
         self._endpoints = {endpoint.name: endpoint for endpoint in endpoints}
         self._settings = settings or ReaderSettings()
         self._checked: set[str] = set()
+        self._told: dict[str, bytes] = {}  # text of the finalized header that a source's stream told last
+        self._heard: dict[str, bytes] = {}  # the event with it, until it was looked at
         self._newest: dict[str, int] = {}  # slot of the finalized header that a source last called its newest
         self._range = {endpoint.name: self._settings.log_range for endpoint in endpoints}
         if len(self._endpoints) != len(endpoints) or not endpoints:
@@ -144,17 +147,26 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
         beacon = self._endpoints[source].beacon
         if not isinstance(beacon, HttpBeaconTransport):
             return
-        last = b""
 
         def hear(data: bytes) -> None:
-            nonlocal last
-            # an event comes each slot, a new finalized header once in an epoch
-            header = _cut_finalized(data)
-            if not header or header != last:
-                last = header
+            if self.hear(source, data):
                 hint()
 
+        self._told.pop(source, None)  # what came while nobody listened may be news
         await _named(source, beacon.follow("light_client_finality_update", hear))
+
+    def hear(self, source: str, event: bytes) -> bool:
+        """Take an event (the data of light_client_finality_update); True if it tells of another finalized header than the last.
+
+        What is news is kept for the next `update`, which reads it in place of the route that says the same, and verifies it as much.
+        """
+        # an event comes each slot, a new finalized header once in an epoch
+        header = _cut_finalized(event)
+        if header and header == self._told.get(source):
+            return False
+        self._told[source] = header
+        self._heard[source] = event
+        return True
 
     # ------------------------------------------------------------------ beacon
 
@@ -175,7 +187,9 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
             found = await self._get_period_update(source, period)
             if found is not None and is_finalized_news(trusted, found, schedule):
                 return found
-        newest = parse_update_json(await self._beacon(source, "finality_update"), schedule)
+        newest = self._get_heard_update(source, trusted)
+        if newest is None:
+            newest = parse_update_json(await self._beacon(source, "finality_update"), schedule)
         if newest.finalized is not None:
             self._newest[source] = newest.finalized.beacon.slot
         if schedule.get_period(newest.signature_slot) > period + 1:
@@ -189,6 +203,17 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
         # what contradicts the trusted state is handed on too: the verifier must see it
         is_worth_telling = is_finalized_news(trusted, newest, schedule) or is_finalized_conflict(trusted, newest)
         return newest if is_worth_telling else None
+
+    def _get_heard_update(self, source: str, trusted: Trusted) -> Update | None:
+        """The update of the last event, once, if it can be read and finalizes something newer: a stream is a convenience, nobody is blamed."""
+        event = self._heard.pop(source, None)
+        if event is None:
+            return None
+        try:
+            update = parse_update_json(decode_json(event), self._schedule)
+        except Rejected:
+            return None
+        return update if is_finalized_news(trusted, update, self._schedule) else None
 
     async def _get_period_update(self, source: str, period: int) -> Update | None:
         answer = await self._beacon(source, "updates", {"start_period": str(period), "count": "1"})

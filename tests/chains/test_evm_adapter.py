@@ -16,6 +16,7 @@ from web3.providers.async_base import AsyncBaseProvider
 from chains import base
 from chains.claims import make_claims
 from chains.evm import codec
+from chains.evm.beacon_json import parse_update_json
 from chains.evm.codec import (
     CURSORS_SLOT,
     INBOX_TOPIC,
@@ -308,6 +309,50 @@ async def test_errors_of_a_foreign_provider_are_ours_and_tell_no_address(harness
     with pytest.raises(Unavailable) as caught:
         await call(Foreign(), "eth_chainId", [])
     assert "secret-key" not in str(caught.value)
+
+
+# ---- events -----------------------------------------------------------------------------------------------------------
+
+
+async def make_heard(harness, change=lambda event: event):
+    """A chain whose reader heard an event of its newest finalized header, the trusted state before it, and the routes asked after."""
+    chain = harness.chain
+    _, trusted, _ = await base.bootstrap(chain, harness.now())
+    harness.deposit(1)
+    harness.finalize()
+    source = harness.get_source(0)
+    beacon = harness.network.endpoints[0].beacon
+    event = await beacon.get("/eth/v1/beacon/light_client/finality_update", {})
+    asked = []
+    inner = beacon.get
+
+    async def get_route(path, params):
+        asked.append(path.rpartition("/")[2])
+        return await inner(path, params)
+
+    beacon.get = get_route
+    trusted = replace(trusted, next_committee=trusted.next_committee or trusted.current_committee)
+    assert chain.reader.hear(source, change(json.dumps(event).encode()))
+    return chain.reader, trusted, asked
+
+
+async def test_an_event_is_read_in_place_of_its_route_once(harness):
+    reader, trusted, asked = await make_heard(harness)
+    heard = await reader.update(harness.get_source(0), trusted)
+    assert asked == []
+    assert heard == await reader.update(harness.get_source(0), trusted)
+    assert asked == ["finality_update"]
+
+
+async def test_an_event_that_cannot_be_read_or_is_no_news_costs_nothing_but_its_route(harness):
+    reader, trusted, asked = await make_heard(harness, lambda event: event.replace(b"sync_aggregate", b"nothing"))
+    assert await reader.update(harness.get_source(0), trusted) is not None
+    assert asked == ["finality_update"]
+    events = []
+    reader, trusted, asked = await make_heard(harness, lambda event: events.append(event) or event)
+    newest = parse_update_json(json.loads(events[0]), reader._schedule)
+    assert await reader.update(harness.get_source(0), replace(trusted, finalized=newest.finalized)) is None
+    assert asked == ["finality_update"]
 
 
 # ---- HTTP -------------------------------------------------------------------------------------------------------------
