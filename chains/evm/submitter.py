@@ -259,11 +259,19 @@ class EvmSubmitter(Submitter):
 
     async def _get_fees(self, endpoint: EvmEndpoint) -> tuple[int, int]:
         """Base fee of the latest block and a tip, in wei of gas."""
-        block = await self._call(endpoint, "eth_getBlockByNumber", "latest", False)
+        answers: tuple[Any, Any] = await asyncio.gather(
+            self._call(endpoint, "eth_getBlockByNumber", "latest", False),
+            self._call(endpoint, "eth_maxPriorityFeePerGas"),
+            return_exceptions=True,
+        )
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        block, told = answers
         if not isinstance(block, dict):
             raise Rejected("no latest block", got=type(block).__name__, reason="malformed")
         base = decode_quantity(block.get("baseFeePerGas"), UINT256_MAX)
-        tip = decode_quantity(await self._call(endpoint, "eth_maxPriorityFeePerGas"), UINT256_MAX)
+        tip = decode_quantity(told, UINT256_MAX)
         return base, max(tip, self._policy.min_priority_fee_wei)
 
     # ------------------------------------------------------------------ send

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import sys
 import time
 from collections.abc import Callable
@@ -24,6 +25,8 @@ STORE_AND_LOCK_REASONS = frozenset(
 
 
 MAX_WAIT_S = 30.0
+YOUNG_OBJECTS = 5_000
+"""The collector of cycles looks after so many new objects instead of 700: a header makes thousands, and hardly any cycle."""
 
 
 class NotStartable(Exception):
@@ -113,6 +116,10 @@ async def _run_once(config: Config, stop: asyncio.Event, log: Any) -> bytes:
     from relayer.operate import operate
 
     service = _open(config, log)
+    # Modules and tables live as long as the process: without this the collector looks at all of them again, in the middle of a round.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
     monitor = None
     try:
         carrier: Any = service.node.gossip

@@ -29,7 +29,8 @@ async def step(node: Node) -> None:
         Unavailable: an endpoint failed. Rejected: the chain refuses the call.
     """
     failures: list[Rejected | Unavailable] = []
-    for vault_id in node.vault_ids:
+    # what is certified and not sent goes before asking what became of what was sent
+    for vault_id in sorted(node.vault_ids, key=lambda v: not _has_unsent(node, v)):
         try:
             await _submit_vault(node, vault_id)
         except (Rejected, Unavailable) as error:
@@ -38,6 +39,15 @@ async def step(node: Node) -> None:
             failures.append(error)
     if failures:
         raise failures[0]
+
+
+def _has_unsent(node: Node, vault_id: bytes) -> bool:
+    return any(
+        p.vault_id == vault_id
+        and node.store.get_certificate_signatures(p) is not None
+        and not node.store.get_transactions(packet=p)
+        for p in node.store.get_packets("open")
+    )
 
 
 async def _submit_vault(node: Node, vault_id: bytes) -> None:
