@@ -103,16 +103,9 @@ class VaultHistory:
     async def _read_page(self, walk: _Walk, missing: set[int]) -> None:
         """Read on downwards by one page, or until nothing is missing; the walk ends at what is known already or at the floor."""
         page = await self._list(walk)
+        _verify_order(page, walk, self._source)
         if walk.newest is None and page:
             walk.newest = page[0]
-        if walk.last is not None and page and page[0].slot > walk.last.slot:
-            raise Rejected(
-                "a page that is newer than the one before it",
-                got=page[0].slot,
-                expected=f"<= {walk.last.slot}",
-                reason="order",
-                source=self._source,
-            )
         bottom = max(self._floor, self._top.slot if self._top is not None else 0)
         rows = [row for row in page if row.slot >= bottom]
         unread = [row for row in rows if self._is_unread(row)]
@@ -213,3 +206,18 @@ class VaultHistory:
             self._events.clear()
             self._empty.clear()
             self._counts = [0, 0]
+
+
+def _verify_order(page: Sequence[Listed], walk: _Walk, source: str) -> None:
+    """Refuse a page that does not go on below the one before it: a list that turns in a circle has no end."""
+    last, newest = walk.last, walk.newest
+    if last is None or newest is None or not page:
+        return
+    if page[0].slot > last.slot or any(row.signature in (last.signature, newest.signature) for row in page):
+        raise Rejected(
+            "a page that does not go on where the one before it ended",
+            got=(page[0].signature, page[0].slot),
+            expected=f"before {last.signature}, slot <= {last.slot}",
+            reason="order",
+            source=source,
+        )
