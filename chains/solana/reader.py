@@ -54,6 +54,8 @@ class SolanaReader(Reader[Attested, Trusted, Attested, Attested]):
             source: VaultHistory(client, source, self._settings.retry_s) for source in self._client.sources
         }
         self._evidence: dict[Trusted, Attested] = {}
+        self._late: dict[str, int] = {}
+        """How often in a row a source was too slow with packets: it may hold the others up for less and less."""
 
     @property
     def sources(self) -> Sequence[str]:
@@ -156,11 +158,15 @@ class SolanaReader(Reader[Attested, Trusted, Attested, Attested]):
         return choose_attested(newer, threshold, commitments, base, trusted, standing)
 
     async def _get_packets(self, source: str, after: int, upto: int, floor: int) -> tuple[Claim, ...]:
-        patience_s = self._settings.timeout_s * PATIENT_ANSWERS
+        late = self._late.get(source, 0)
+        patience_s = self._settings.timeout_s * max(PATIENT_ANSWERS >> late, 1)
         try:
             async with asyncio.timeout(patience_s):
-                return await _named(source, self._histories[source].collect(after, upto, floor))
+                claims = await _named(source, self._histories[source].collect(after, upto, floor))
+                self._late.pop(source, None)
+                return claims
         except TimeoutError as error:
+            self._late[source] = late + 1
             raise Unavailable(
                 "the endpoint is too slow for the packets; what it gave is kept, and it goes on from there",
                 expected=f"within {patience_s:.0f} s",
