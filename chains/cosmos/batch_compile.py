@@ -11,14 +11,15 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any, Final
 
+from contracts.rust_build import compute_source_hash, run_command
+
 FOLDER: Final = Path(__file__).resolve().parent / "batch"
-SOURCES: Final = ("Cargo.toml", "Cargo.lock", "src/lib.rs")
+SOURCES: Final = "src"  # beside Cargo.toml and Cargo.lock
 MODULE: Final = "ed25519_batch.wasm"
 TARGET: Final = "wasm32-unknown-unknown"
 RUSTFLAGS: Final = (
@@ -35,13 +36,9 @@ def get_compiler() -> str:
     return os.environ.get("RELAYER_RUSTC", "/usr/bin/rustc")
 
 
-def compute_source_hash() -> str:
-    """Return the hex SHA-256 over names and contents of all sources."""
-    digest = hashlib.sha256()
-    for name in SOURCES:
-        data = (FOLDER / name).read_bytes()
-        digest.update(f"{name}\0{len(data)}\0".encode() + data)
-    return digest.hexdigest()
+def get_source_hash() -> str:
+    """Return the hash over the sources of the module; see `rust_build.compute_source_hash`."""
+    return compute_source_hash(FOLDER, SOURCES)
 
 
 def build() -> tuple[bytes, dict[str, Any]]:
@@ -49,8 +46,7 @@ def build() -> tuple[bytes, dict[str, Any]]:
     cargo = shutil.which("cargo")
     if cargo is None:
         raise FileNotFoundError("cargo is not installed")
-    asked = [get_compiler(), "--version"]
-    version = subprocess.run(asked, capture_output=True, text=True, check=True).stdout  # noqa: S603  what the builder chose
+    version = run_command(FOLDER, [get_compiler(), "--version"])
     with tempfile.TemporaryDirectory() as folder:
         environment = {
             **os.environ,
@@ -61,12 +57,12 @@ def build() -> tuple[bytes, dict[str, Any]]:
         }
         command = [cargo, "build", "--quiet", "--locked", "--release", "--target", TARGET]
         command += ["-Z", "build-std=std,panic_abort"]
-        subprocess.run(command, cwd=FOLDER, env=environment, check=True)  # noqa: S603  constant words
+        run_command(FOLDER, command, environment)
         module = (Path(folder) / TARGET / "release" / MODULE).read_bytes()
     manifest = {
         "compiler": version.split(" (")[0].strip(),
         "flags": list(RUSTFLAGS),
-        "source_sha256": compute_source_hash(),
+        "source_sha256": get_source_hash(),
         "module_sha256": hashlib.sha256(module).hexdigest(),
     }
     return module, manifest

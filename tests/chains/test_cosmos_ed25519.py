@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from hashlib import sha256, sha512
 
 import pytest
@@ -393,10 +394,27 @@ def test_without_the_engine_or_with_another_module_signatures_are_asked_one_by_o
 
 def test_the_committed_module_is_the_one_of_its_sources():
     manifest = json.loads((batch_compile.FOLDER / "manifest.json").read_text())
-    assert manifest["source_sha256"] == batch_compile.compute_source_hash(), "python -m chains.cosmos.batch_compile"
+    assert manifest["source_sha256"] == batch_compile.get_source_hash(), "python -m chains.cosmos.batch_compile"
     module = (batch_compile.FOLDER / batch_compile.MODULE).read_bytes()
     assert manifest["module_sha256"] == sha256(module).hexdigest()
     assert manifest["flags"] == list(batch_compile.RUSTFLAGS)
     assert b"/.cargo/" not in module
     assert b"/home/" not in module
     assert b"/root/" not in module
+
+
+def test_a_changed_or_added_source_of_the_module_has_another_hash(tmp_path, monkeypatch):
+    folder = tmp_path / "batch"
+    shutil.copytree(batch_compile.FOLDER, folder)
+    monkeypatch.setattr(batch_compile, "FOLDER", folder)
+    committed = json.loads((folder / "manifest.json").read_text())["source_sha256"]
+    assert batch_compile.get_source_hash() == committed
+    (folder / "src" / "more.rs").write_text("// nothing")
+    assert batch_compile.get_source_hash() != committed
+    (folder / "src" / "more.rs").unlink()
+    for name in ("Cargo.toml", "Cargo.lock", "src/lib.rs"):
+        before = (folder / name).read_bytes()
+        (folder / name).write_bytes(before + b"\n")
+        assert batch_compile.get_source_hash() != committed
+        (folder / name).write_bytes(before)
+    assert batch_compile.get_source_hash() == committed
