@@ -79,6 +79,8 @@ ALERTS: Final = (
           only=(("source", "own journal"),)),
     Alert("equivocation", _M + "blame_age_seconds", "<", DAY_S, _BAD, 0, "an operator made two statements for one slot",
           only=(("reason", "equivocation"),)),
+    Alert("wrong_head", _M + "blame_age_seconds", "<", DAY_S, _BAD, 0, "an operator signed another head than m others saw",
+          only=(("chain", "gossip"), ("reason", "wrong_head"))),
     Alert("head_old", _M + "head_age_seconds", ">", 3600, _BAD, 300, "a chain's finality or all its endpoints stand still"),
     Alert("proof_old", _M + "proof_age_seconds", ">", 3600, _BAD, 300, "headers come and the vault's proofs do not"),
     Alert("light_client_expiring", _M + "light_client_expiry_seconds", "<", 2 * DAY_S, _BAD, 0,

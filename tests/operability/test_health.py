@@ -19,7 +19,8 @@ from relayer.database import encode_u64
 from relayer.health import ALERTS, Level, Monitor, get_missing, judge, render_rules, set_limits
 from relayer.keys import Journal, Secret, Signer, Statement
 from relayer.metrics import compute_families
-from tests.builders import DAY, OPERATOR_KEYS, TOKEN, make_account, make_series, series_id
+from relayer.tasks import observe
+from tests.builders import DAY, OPERATOR_KEYS, OPERATORS, TOKEN, make_account, make_series, series_id
 from tests.committee import Committee
 from tests.gossip.broker import until
 from tests.scenarios.test_node_committee import trade
@@ -101,6 +102,14 @@ async def cause_equivocation(c):
         c.bus.inject(node.get_topic("vote"), encode_envelope(key.sign_envelope("vote", encode_document(vote))))
         journal.close()
     await c.run_for(10)
+
+
+async def cause_wrong_head(c):
+    node, vault_id = c.services[0].node, c.chains[0].vault_id
+    node.heard_heads[vault_id] = {(OPERATORS[3], 1): b"\7" * 32}  # what it said of a packet that comes now
+    c.chains[0].put(Deposited(ALICE, TOKEN, 100), c.clock.now())
+    await c.run_for(20)
+    observe.judge_heard(node, vault_id)
 
 
 async def cause_head_old(c):
