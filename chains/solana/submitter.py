@@ -3,7 +3,7 @@
 `prepare` depends only on the certificate, on what was stored before (`previous`) and on what the endpoints say now, so it gives the right
 answer after any restart. How this family differs from the others:
 
-* A transaction has no number; it names a recent block and may land until about 150 blocks after it. While it may, it is sent again and nothing
+* A transaction has no number; it names a final block and may land until 150 blocks after it, most of a minute. While it may, it is sent again and nothing
   is made in its place; afterwards another one with a higher price. Two that land are harmless: the vault takes a packet once.
 * The records that a packet writes must be there before. Where one is missing, anybody's small transaction opens it; the same for the keys that a
   large packet needs in a lookup table. Both are harmless, and made here as they are needed; until they are there, `prepare` has nothing to
@@ -42,6 +42,7 @@ from chains.solana.fees import MAX_UNITS, PricePolicy, compute_estimate, compute
 from chains.solana.rpc_json import (
     MAX_ACCOUNTS,
     Account,
+    Blockhash,
     Failure,
     Simulation,
     Status,
@@ -222,7 +223,7 @@ class SolanaSubmitter(Submitter):
             except Rejected as error:
                 if error.reason not in MOVED or attempt == MAX_REBUILDS - 1:
                     raise
-        block = await self._client.ask_parsed(source, "getLatestBlockhash", [{"commitment": LEVEL}], parse_blockhash)
+        block = await self._get_block(source)
         limit = compute_unit_limit(units)
         signed = self._sign([built.instruction], tables, limit, price, Hash(block.blockhash))
         raw = bytes(signed)
@@ -248,6 +249,12 @@ class SolanaSubmitter(Submitter):
 
     async def _get_height(self, source: str) -> int:
         return await self._client.ask_parsed(source, "getBlockHeight", [{"commitment": LEVEL}], parse_number)
+
+    async def _get_block(self, source: str) -> Blockhash:
+        """A final block: where a fork takes newer ones back, the transaction lands in the other branch all the same."""
+        return await self._client.ask_parsed(
+            source, "getLatestBlockhash", [{"commitment": "finalized"}], parse_blockhash
+        )
 
     async def _get_price(self, old: int | None) -> int:
         """Micro-lamports a compute unit: what blocks ask for, bumped above ``old``, within the operator's limits."""
@@ -412,9 +419,7 @@ class SolanaSubmitter(Submitter):
         if known is None or max(await self._ask_all("getBlockHeight", self._get_height)) > known.last_height:
             units = await self._simulate(source, instructions, [])
             price = await self._get_price(None)
-            block = await self._client.ask_parsed(
-                source, "getLatestBlockhash", [{"commitment": LEVEL}], parse_blockhash
-            )
+            block = await self._get_block(source)
             signed = self._sign(instructions, [], compute_unit_limit(units), price, Hash(block.blockhash))
             _verify_size(bytes(signed))
             known = _Side(bytes(signed), block.last_height)
