@@ -639,6 +639,9 @@ FromOption = Annotated[
     str, typer.Option("--from", help="When nodes begin to use the new set: 2026-12-24T18:00Z or unix seconds.")
 ]
 ParametersArgument = Annotated[Path, typer.Argument(help="A parameters file.")]
+SignaturesOutOption = Annotated[
+    Path | None, typer.Option("--out", help="Signatures file; beside the parameters otherwise.")
+]
 ChainOption = Annotated[str | None, typer.Option("--chain", help="CAIP-2 name or number; every vault otherwise.")]
 
 
@@ -820,7 +823,7 @@ def parameters_sign(
     digest: Annotated[
         str | None, typer.Option("--digest", help="Repeat the digest that `relayer parameters show` told you.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Signatures file; beside the parameters otherwise.")] = None,
+    out: SignaturesOutOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
@@ -840,7 +843,7 @@ def parameters_sign(
 def parameters_merge(
     file: ParametersArgument,
     sources: Annotated[list[Path], typer.Argument(help="Signature files of other operators.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Signatures file; beside the parameters otherwise.")] = None,
+    out: SignaturesOutOption = None,
     config: ConfigOption = DEFAULT_CONFIG,
     as_json: JsonOption = False,
 ) -> None:
