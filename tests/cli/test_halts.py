@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
+from chains.solana.codec import encode_observation
+from chains.solana.observations import compute_observation_digest
+from chains.solana.types import Observation, SignedObservation
 from messages.digests import compute_committee_id, compute_vote_digest, sign_digest
 from messages.documents import Vote, encode_document
-from relayer.rules.quorum import compute_vote_equivocation
+from relayer.rules.quorum import compute_observation_equivocation, compute_vote_equivocation
 from relayer.rules.statements import Equivocation
 from relayer.store import Store
 from tests.builders import OPERATOR_KEYS, OPERATORS, make_key
@@ -121,3 +125,43 @@ def test_a_record_that_proves_nothing_is_not_exported(shell, tmp_path):
 def test_there_is_no_evidence_where_nobody_lied(shell, tmp_path):
     assert shell.json("evidence", "list")["evidence"] == []
     assert shell("evidence", "export", tmp_path / "evidence.json").exit_code == 1
+
+
+# ---- two states of a vault that operators tell of
+
+
+def make_two_states(vault_id=b"\x21" * 32, heads=(b"\x01" * 32, b"\x02" * 32), sequences=(5, 5), key=OPERATOR_KEYS[2]):
+    statements = []
+    for sequence, head in zip(sequences, heads, strict=True):
+        observation = Observation(vault_id, 100, 1_800_000_000, sequence, head)
+        signature = sign_digest(key, compute_observation_digest(observation))
+        statements.append(encode_observation(SignedObservation(observation, OPERATORS[2], signature)))
+    return compute_observation_equivocation(OPERATORS[2], vault_id, *statements)
+
+
+def test_two_states_under_one_number_are_exported_and_verified_without_the_chain(shell, tmp_path):
+    put(shell, make_two_states())
+    path = tmp_path / "evidence.json"
+    shell.json("evidence", "export", path)
+    found = shell.json("evidence", "verify", path, "-c", "relayer.toml")
+    assert (found["verified"], found["kind"], found["operator"]) == (True, "observation", "0x" + OPERATORS[2].hex())
+    assert "two states of a vault under one number" in shell.text("evidence", "list", code=1)
+    operators = {o["operator"]: o["equivocations"] for o in shell.json("operators")["operators"]}
+    assert operators["0x" + OPERATORS[2].hex()] == 1
+
+
+@pytest.mark.parametrize(
+    "equivocation",
+    [
+        make_two_states(heads=(b"\x01" * 32, b"\x01" * 32)),
+        make_two_states(sequences=(5, 6)),
+        make_two_states(key=OPERATOR_KEYS[1]),
+        replace(make_two_states(), operator=OPERATORS[1]),
+        replace(make_two_states(), second=make_two_states(vault_id=b"\x22" * 32).second),
+        replace(make_two_states(), first=b"{}"),
+    ],
+)
+def test_states_that_can_both_be_true_prove_nothing(shell, tmp_path, equivocation):
+    put(shell, equivocation)
+    assert shell("evidence", "export", tmp_path / "evidence.json").exit_code == 1
+    assert not (tmp_path / "evidence.json").exists()
