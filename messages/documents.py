@@ -406,15 +406,14 @@ def compute_digest(document: Any) -> bytes:
 def to_object(value: Any) -> Any:
     """The JSON object of a document or of a part of one."""
     kind: Any = type(value)  # Any: mypy does not take a class for hashable, which the cache asks for
+    shape = _get_shape(kind)
     out: dict[str, Any] = {}
-    left_out = getattr(kind, "LEFT_OUT", ())
-    for name, encode, _ in _get_mapping(kind):
+    for name, _, encode, _ in shape.fields:
         part = getattr(value, name)
-        if part or name not in left_out:
+        if part or name not in shape.left_out:
             out[name] = encode(part)
-    schema = getattr(kind, "SCHEMA", None)
-    if schema is not None:
-        out["schema"] = schema
+    if shape.schema is not None:
+        out["schema"] = shape.schema
     return out
 
 
@@ -426,30 +425,39 @@ def from_object(kind: type[DocumentT], obj: Any) -> DocumentT:
     """
     if not isinstance(obj, dict):
         raise _malformed(kind.__name__, obj, "an object")
-    schema = getattr(kind, "SCHEMA", None)
-    if schema is not None and obj.get("schema") != schema:
-        raise _malformed(f"{kind.__name__}.schema", obj.get("schema"), schema)
     known_kind: Any = kind  # Any: as in to_object
-    fields = _get_mapping(known_kind)
-    known = {name for name, _, _ in fields} | ({"schema"} if schema is not None else set())
+    shape = _get_shape(known_kind)
+    if shape.schema is not None and obj.get("schema") != shape.schema:
+        raise _malformed(f"{kind.__name__}.schema", obj.get("schema"), shape.schema)
     # A table that is written though it is empty is an unknown key: one value has one form.
-    absent = {name for name in getattr(kind, "LEFT_OUT", ()) if not obj.get(name)}
-    if obj.keys() != known - absent:
-        raise _malformed(
-            f"keys of {kind.__name__}", sorted(obj.keys() ^ (known - absent)), "no unknown and no missing key"
-        )
-    fields = tuple(field for field in fields if field[0] not in absent)
-    return kind(**{name: decode(f"{kind.__name__}.{name}", obj[name]) for name, _, decode in fields})
+    absent = {name for name in shape.left_out if not obj.get(name)}
+    known = shape.keys - absent
+    if obj.keys() != known:
+        raise _malformed(f"keys of {kind.__name__}", sorted(obj.keys() ^ known), "no unknown and no missing key")
+    return kind(**{name: decode(what, obj[name]) for name, what, _, decode in shape.fields if name not in absent})
 
 
 def _malformed(what: str, got: object, expected: object) -> Rejected:
     return Rejected(f"{what} is not sound", got=got, expected=expected, reason="malformed")
 
 
+class _Shape(typing.NamedTuple):
+    """How a class is written. ``fields``: name, its full name for people, encode, decode; ``keys``: of its object."""
+
+    fields: tuple[tuple[str, str, Any, Any], ...]
+    keys: frozenset[str]
+    schema: str | None
+    left_out: tuple[str, ...]
+
+
 @cache
-def _get_mapping(kind: Any) -> tuple[tuple[str, Any, Any], ...]:
+def _get_shape(kind: Any) -> _Shape:
     hints = typing.get_type_hints(kind)
-    return tuple((f.name, *_get_codec(hints[f.name])) for f in dataclasses.fields(kind))
+    names = [f.name for f in dataclasses.fields(kind)]
+    schema = getattr(kind, "SCHEMA", None)
+    fields = tuple((name, f"{kind.__name__}.{name}", *_get_codec(hints[name])) for name in names)
+    keys = frozenset(names if schema is None else [*names, "schema"])
+    return _Shape(fields, keys, schema, getattr(kind, "LEFT_OUT", ()))
 
 
 def _get_codec(hint: Any) -> tuple[Any, Any]:
@@ -470,15 +478,22 @@ def _get_codec(hint: Any) -> tuple[Any, Any]:
         encode, decode = _get_codec(typing.get_args(hint)[0])
         return (
             lambda v: [encode(x) for x in v],
-            lambda what, v: (
-                tuple(decode(f"{what}[{i}]", x) for i, x in enumerate(v))
-                if isinstance(v, list)
-                else _refuse(what, v, "an array")
-            ),
+            lambda what, v: _decode_items(decode, what, v),
         )
     if isinstance(hint, type) and dataclasses.is_dataclass(hint) and not isinstance(hint, types.GenericAlias):
         return to_object, lambda _, v: from_object(hint, v)
     raise TypeError(f"no document mapping for {hint}")
+
+
+def _decode_items(decode: Any, what: str, value: Any) -> Any:
+    if not isinstance(value, list):
+        return _refuse(what, value, "an array")
+    try:
+        return tuple([decode(what, x) for x in value])
+    except Rejected:
+        for i, x in enumerate(value):
+            decode(f"{what}[{i}]", x)  # the same again, with the place in its words
+        raise
 
 
 def _same(value: Any) -> Any:
