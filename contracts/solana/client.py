@@ -21,6 +21,7 @@ from solders.token.associated import get_associated_token_address
 from messages import bodies as b
 from messages.errors import Rejected
 from messages.hashing import keccak256
+from messages.ids import get_vault_client
 from messages.packet import Packet, Payload
 
 MAX_TRANSACTION_BYTES: Final = 1_232  # of one signed transaction, signatures included
@@ -63,6 +64,7 @@ KEY_BYTES: Final = {
     Tag.BALANCE: 64, Tag.POSITION: 64, Tag.ACCOUNT: 32, Tag.SERIES: 32, Tag.OFFER: 8, Tag.TRADE: 48, Tag.REQUEST: 64,
     Tag.ASSET: 32,
 }  # fmt: skip
+OPENED_BY_ANYONE: Final = (Tag.BALANCE, Tag.POSITION, Tag.ACCOUNT, Tag.ASSET)  # the others by the calls that fill them
 # content after the keys; all numbers little-endian
 CONTENT: Final = {
     Tag.BALANCE: struct.Struct("<QQ"),
@@ -436,10 +438,14 @@ class _Records:
 
 @dataclass(frozen=True)
 class Delivery:
-    """A recv instruction, and the records that somebody must open before it can succeed."""
+    """A recv instruction, and the records that somebody must open before it can succeed.
+
+    Those of ``may_open`` need not be open, but each takes some 66 bytes of the transaction while it is not.
+    """
 
     instruction: Instruction
     to_open: tuple[Id, ...]
+    may_open: tuple[Id, ...] = ()
 
 
 def make_recv(
@@ -453,8 +459,10 @@ def make_recv(
     """
     state_data = read(vault.state)
     state = decode_state(state_data if state_data is not None else b"")
-    value = packet.payloads[0].value if len(packet.payloads) == 1 else b""
-    body = b.decode_inbox_body(value, b.SOLANA_LIMITS)
+    flaw = b.get_packet_flaw(packet, get_vault_client(state.vault_id), b.CLEARING_CLIENT)
+    if flaw:
+        raise Rejected(f"the compact form has no place for an envelope: {flaw}", reason="not_compact")
+    body = b.decode_inbox_body(packet.payloads[0].value, b.SOLANA_LIMITS)
     if any(len(signature) != 65 for signature in signatures):
         raise Rejected("a signature has another length", reason="not_compact")
     if isinstance(body, b.DecideTrades | b.DecideWithdrawals) and len(body.items) > 255:
@@ -473,7 +481,8 @@ def make_recv(
         *(AccountMeta(vault.find(r), is_signer=False, is_writable=r in written) for r in records.places),
     ]
     to_open = tuple(record for record in records.unopened if record in written)
-    return Delivery(Instruction(vault.program, data, accounts), to_open)
+    may_open = tuple(record for record in records.unopened if record not in written and record.tag in OPENED_BY_ANYONE)
+    return Delivery(Instruction(vault.program, data, accounts), to_open, may_open)
 
 
 def _encode_compact(body: b.InboxBody, records: _Records, state: State, treasurer: bytes) -> bytes:

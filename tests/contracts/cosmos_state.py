@@ -28,6 +28,11 @@ def read_numbers(data: bytes, *widths: int) -> tuple[int, ...]:
     return tuple(int.from_bytes(field, "big") for field in split(data, *widths))
 
 
+def read_token(store: Mapping[bytes, bytes], owner: str) -> int:
+    """Return what an owner (bech32) holds in the raw storage of the cw20 of contracts/cosmos."""
+    return int.from_bytes(store.get(b"b/" + owner.encode()) or b"", "big")
+
+
 @dataclass(frozen=True)
 class RawState:
     """Readers over a copy of the store; what is not there is zero, as in the contract."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from tests.contracts.harness import PLENTY_GAS, Chain, Reverted
+from tests.contracts.harness import PLENTY_GAS, Chain, Reverted, read_reason
 
 HAS_REVM = importlib.util.find_spec("pyrevm") is not None
 
@@ -94,7 +94,8 @@ class RevmChain(Chain):
         try:
             output = self.evm.message_call("0x" + sender.hex(), "0x" + to.hex(), calldata=data, gas=gas, is_static=view)
         except RuntimeError as error:  # how pyrevm tells that a call reverted or halted
-            raise Reverted(str(error)) from error
+            _, _, output = str(error).partition("output: 0x")
+            raise Reverted(read_reason(bytes.fromhex(output.rstrip(" }"))) if output else str(error)) from error
         result = self.evm.result
         logs = tuple(
             (bytes.fromhex(log.address[2:]), [int(t, 16) for t in log.topics], bytes(log.data[1]))

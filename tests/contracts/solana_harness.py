@@ -11,6 +11,7 @@ import hashlib
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from solders.account import Account
 from solders.address_lookup_table_account import AddressLookupTableAccount
@@ -41,6 +42,7 @@ ASSOCIATED_PROGRAM = Pubkey.from_string("ATokenGPvbdGVxr1b2hvZbsiqW5xWH25efTNsLJ
 CAIP2 = "solana:5eykt4UsFv8P8NJdTREpY1vzqKqZKvdp"
 LAMPORTS = 10**12
 MAX_UNITS = 1_400_000
+TOKEN_REFUSAL = "token program"  # it refused what the vault asked of it
 MAX_PLAIN_ACCOUNTS = 18  # beyond, a delivery goes through a lookup table
 
 
@@ -93,10 +95,10 @@ def encode_token_account(mint: bytes, owner: bytes, amount: int) -> bytes:
 class Machine:
     """LiteSVM with a payer; blocks pass only when a test says so."""
 
-    def __init__(self, time: int) -> None:
+    def __init__(self, time: int, program: bytes = b"") -> None:
         self.svm = LiteSVM()
         self.svm.warp_to_slot(1_000)
-        self.svm.add_program(PROGRAM, get_program("vault"))
+        self.svm.add_program(PROGRAM, program or get_program("vault"))
         self.payer = make_key("payer")
         self.svm.airdrop(self.payer.pubkey(), LAMPORTS * 100)
         self.set_time(time)
@@ -104,6 +106,12 @@ class Machine:
     def set_time(self, time: int) -> None:
         clock = self.svm.get_clock()
         clock.unix_timestamp = time
+        self.svm.set_clock(clock)
+
+    def set_weakness(self, number: int) -> None:
+        """Switch a weakness of `solana_twins` on; the vault itself never looks at this number."""
+        clock = self.svm.get_clock()
+        clock.leader_schedule_epoch = number
         self.svm.set_clock(clock)
 
     def read(self, key: Pubkey) -> bytes | None:
@@ -137,6 +145,18 @@ class Machine:
         return VersionedTransaction(message, everybody)
 
 
+class CachedVault(c.Vault):
+    """A vault whose derived addresses are computed once: deriving one takes longer than a call of a test."""
+
+    def find(self, record: c.Id) -> Pubkey:
+        return _find(self.program, self.state, record)
+
+
+@lru_cache(maxsize=2**16)
+def _find(program: Pubkey, state: Pubkey, record: c.Id) -> Pubkey:
+    return c.Vault(program, state).find(record)
+
+
 class SolanaWorld:
     """One vault with its tokens, and the clearing that certifies packets for it."""
 
@@ -149,15 +169,16 @@ class SolanaWorld:
         delay: int = 86_400,
         time: int = 1_800_000_000,
         operator_keys: Sequence[bytes] = (),
+        machine: Machine | None = None,
     ) -> None:
-        self.machine = Machine(time)
+        self.machine = machine or Machine(time)
         self.time = time
         self.operator_keys = sorted(operator_keys, key=get_address)
         self.threshold = threshold
         self.epoch = 0
         self.keys: dict[bytes, Keypair] = {}
         payer = self.machine.payer.pubkey()
-        self.vault = c.Vault(PROGRAM, c.find_state(PROGRAM, payer, 1))
+        self.vault = CachedVault(PROGRAM, c.find_state(PROGRAM, payer, 1))
         self.vault_id = compute_vault_id(CAIP2, bytes(self.vault.state))
         self.client = get_vault_client(self.vault_id)
         self.sequence = 0
@@ -251,7 +272,8 @@ class SolanaWorld:
         result = self.machine.svm.send_transaction(transaction)
         if isinstance(result, FailedTransactionMetadata):
             assert self.machine.read(self.vault.state) == before, "a failed call changed the vault"
-            raise Reverted(_read_error(result.err()), result.meta().logs())
+            logs = result.meta().logs()
+            raise Reverted(_read_error(result.err(), logs), logs)
         return self._read_outcome(transaction, result, size)
 
     def _read_outcome(self, transaction: VersionedTransaction, result: object, size: int) -> Outcome:
@@ -314,15 +336,21 @@ class SolanaWorld:
 
     def bring(self, packet: Packet, signatures: Sequence[bytes]) -> Outcome:
         """Open what the packet writes, send recv in one transaction, check what must hold for an accepted packet."""
-        self.open(*c.make_recv(self.vault, packet, signatures, self.machine.read, self.time).to_open)
-        delivery = c.make_recv(self.vault, packet, signatures, self.machine.read, self.time)
-        keys = [a.pubkey for a in delivery.instruction.accounts[2:]]
-        out = self.send([delivery.instruction], table=keys if len(keys) > MAX_PLAIN_ACCOUNTS - 2 else ())
+        read, now = self.machine.read, self.time
+        self.open(*c.make_recv(self.vault, packet, signatures, read, now).to_open)
+        delivery = c.make_recv(self.vault, packet, signatures, read, now)
+        if delivery.may_open and self._measure(delivery) > c.MAX_TRANSACTION_BYTES:
+            self.open(*delivery.may_open)
+            delivery = c.make_recv(self.vault, packet, signatures, read, now)
+        out = self.send([delivery.instruction], table=_get_table(delivery))
         self.inbox_sequence += 1
         assert out.inbox == packet
         assert out.ack.inbox_sequence == self.inbox_sequence == packet.sequence
         assert out.ack.inbox_commitment == compute_commitment(packet)
         return out
+
+    def _measure(self, delivery: c.Delivery) -> int:
+        return len(bytes(self.machine.sign([delivery.instruction], table=_get_table(delivery))))
 
     def recv(self, body: b.InboxBody | bytes, timeout: int | None = None) -> Outcome:
         """Certify and deliver the next inbox packet."""
@@ -333,8 +361,16 @@ class SolanaWorld:
         return sign_digest(key, compute_pause_digest(self.vault_id, self.epoch))
 
 
-def _read_error(error: object) -> str:
+def _get_table(delivery: c.Delivery) -> list[Pubkey]:
+    """Return the records of a delivery if they need a lookup table."""
+    keys = [a.pubkey for a in delivery.instruction.accounts[2:]]
+    return keys if len(keys) > MAX_PLAIN_ACCOUNTS - 2 else []
+
+
+def _read_error(error: object, logs: Sequence[str]) -> str:
     """Return the word of the program's error, else the machine's own text."""
+    if any(line.startswith(f"Program {TOKEN_PROGRAM} failed") for line in logs):
+        return TOKEN_REFUSAL
     inner = getattr(error, "err", None)
     code = getattr(inner, "code", None)
     if code is not None:
