@@ -35,7 +35,7 @@ TIMING = {
     "takeover_s": 240,
     "bump_s": 480,
     "observe_s": 120,
-    "observe_idle_s": 240,
+    "observe_idle_s": 120,
 }
 """A look every two minutes is enough where finality takes a quarter of an hour, and keeps hours of virtual time cheap."""
 LIES = 3
