@@ -16,6 +16,10 @@ from relayer.testnet.processes import Group, Process
 from relayer.testnet.site_evm import LiveEvmSite
 
 
+BLOCK_S = 2
+"""Twice the slot of the sidecar: on a busy machine anvil stamps two blocks with one second if they are a second apart, and no slot has two."""
+
+
 class AnvilDevnet(Devnet):
     """See the module."""
 
@@ -60,7 +64,7 @@ class GivenEvmDevnet(Devnet):
 def start(group: Group, plan: ChainPlan, secret: bytes, *, slots_per_epoch: int, faults: bool) -> AnvilDevnet:  # noqa: ARG001  nobody lies here
     """See `start_devnet`."""
     number = int(plan.chain.partition(":")[2])
-    node = start_anvil(group, f"anvil-{plan.name}", number)
+    node = start_anvil(group, f"anvil-{plan.name}", number, BLOCK_S)
     beacon = start_sidecar(group, f"sidecar-{plan.name}", node, SidecarSizes(slots_per_epoch=slots_per_epoch))
     execution, execution_url = start_endpoint_proxy(group, f"execution-{plan.name}", node.port)
     consensus, beacon_url = start_endpoint_proxy(group, f"beacon-{plan.name}", beacon.port)
