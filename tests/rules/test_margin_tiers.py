@@ -213,6 +213,14 @@ def test_a_market_that_only_netting_hid_is_frozen_when_a_chain_is_left_out():
     assert is_maintenance_met(MODEL, holdings, market, PARAMETERS), "nobody is liquidated for it"
 
 
+def test_a_portfolio_of_as_many_series_as_there_may_be_is_still_judged_without_a_chain():
+    """Leaving a chain out takes its options away; it does not put as many against them."""
+    apart = [hold(1, 1_000 + i) for i in range(1_500)]
+    result, _ = judge((), (*apart, at(10)), parameters=limit_to(0))
+    assert result.initial == 0
+    assert result.per_tier[0].carried == 10
+
+
 POSITIONS = st.lists(
     st.tuples(st.integers(-20, 20), st.sampled_from([1500, 2000, 2500]), st.sampled_from([0, 1]), st.booleans()),
     max_size=5,

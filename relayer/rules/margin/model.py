@@ -484,11 +484,14 @@ def compute_limited_margin(
 def _split(holdings: Holdings, part: ChainPart) -> tuple[Holdings, Holdings]:
     """Return (what lies at the vault, all else); dues are with all else."""
     here = Holdings(cash=tuple(cash for cash in holdings.cash if cash.vault_id == part.vault_id), options=part.options)
-    away = tuple(replace(held, quantity_e8=-held.quantity_e8) for held in part.options)
+    left: dict[bytes, OptionHolding] = {}
+    for held, sign in [*((h, 1) for h in holdings.options), *((h, -1) for h in part.options)]:
+        known = left.get(held.series, replace(held, quantity_e8=0))
+        left[held.series] = replace(known, quantity_e8=known.quantity_e8 + sign * held.quantity_e8)
     rest = Holdings(
         cash=tuple(cash for cash in holdings.cash if cash.vault_id != part.vault_id),
         dues=holdings.dues,
-        options=holdings.options + away,
+        options=tuple(held for held in left.values() if held.quantity_e8),
     )
     return here, rest
 
