@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from chains.cosmos.address import encode_address
 from chains.registry import build_probe, make_evm_settings
+from chains.solana.address import encode_key
 from messages.documents import compute_digest
 from relayer.cli import app
 from relayer.commands import keys
@@ -196,3 +197,74 @@ def test_a_missing_or_wrong_flag_of_a_cosmos_chain_is_wrong_usage(tmp_path, flag
     result = run(tmp_path / "op", *get_cosmos_flags(**{flag: value}))
     assert result.exit_code == 2, result.output
     assert not (tmp_path / "op").exists()
+
+
+# ---- a Solana cluster
+
+
+DEVNET_NAME = "solana:EtWTRABZaYq6iMfeYKouRu166VU2xqa1"
+DEVNET_GENESIS = "EtWTRABZaYq6iMfeYKouRu166VU2xqa1wcaWoxPkrZBG"
+SOLANA_VAULT = encode_key(b"\x42" * 32)
+SOLANA_DOORS = [f"{DEVNET_NAME}=https://devnet-{i}.example.org/key" for i in range(4)]
+
+
+def get_solana_flags(folder, doors=4, **changes):
+    (folder / "net.json").write_text(f'{{"program":"{encode_key(bytes([0x24]) * 32)}"}}')
+    flags = {
+        "--name": "op1",
+        "--vault": f"{DEVNET_NAME}={SOLANA_VAULT}",
+        "--checkpoint": f"{DEVNET_NAME}={DEVNET_GENESIS}",
+        "--settings": f"{DEVNET_NAME}={folder / 'net.json'}",
+        "--broker": "127.0.0.1:1883",
+    } | changes
+    words = [word for key, value in flags.items() if value is not None for word in (key, value)]
+    return [*words, *(word for door in SOLANA_DOORS[:doors] for word in ("--endpoint", door))]
+
+
+def test_a_solana_cluster_gets_a_folder_that_loads_with_the_operators_of_the_parameters(tmp_path):
+    result = run(tmp_path / "op", *get_solana_flags(tmp_path), "--json")
+    assert result.exit_code == 0, result.output
+    config = load_config(tmp_path / "op" / "relayer.toml")
+    (chain,) = config.chains
+    assert (chain.chain_id, chain.family, chain.vault_account) == (DEVNET_NAME, "solana", b"\x42" * 32)
+    assert encode_key(chain.checkpoint) == DEVNET_GENESIS
+    assert len(chain.endpoints) == 4
+    settings = json.loads(chain.settings)
+    (terms,) = config.parameters.vaults
+    assert settings["program"] == encode_key(b"\x24" * 32)
+    assert settings["operator_sets"] == [
+        {"operators": ["0x" + o.hex() for o in terms.operators], "since": 0, "threshold": terms.threshold}
+    ]
+    assert build_probe(chain, b"\x01" * 32).vault_text == SOLANA_VAULT
+    (family,) = config.parameters.families
+    assert (family.family, family.max_legs) == ("solana", 32)
+
+
+def test_agreed_parameters_name_a_solana_vault_too(tmp_path):
+    vault = make_vault(0, chain=DEVNET_NAME, family="solana", account=b"\x42" * 32)
+    (tmp_path / "agreed.toml").write_text(encode_parameters(make_parameters([vault], effective=1_700_000_000)))
+    flags = [*get_solana_flags(tmp_path, **{"--vault": None}), "--parameters", tmp_path / "agreed.toml"]
+    assert run(tmp_path / "b", *flags).exit_code == 0
+    assert SOLANA_VAULT in (tmp_path / "b" / "relayer.toml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("--checkpoint", f"{DEVNET_NAME}=0OIl"),
+        ("--checkpoint", None),
+        ("--settings", None),
+        ("--vault", f"{DEVNET_NAME}={VAULT}"),
+        ("--vault", f"solana:devnet={SOLANA_VAULT}"),
+    ],
+)
+def test_a_missing_or_wrong_flag_of_a_solana_cluster_is_wrong_usage(tmp_path, flag, value):
+    result = run(tmp_path / "op", *get_solana_flags(tmp_path, **{flag: value}))
+    assert result.exit_code == 2, result.output
+    assert not (tmp_path / "op").exists()
+
+
+def test_three_endpoints_of_a_solana_cluster_are_one_too_few(tmp_path):
+    result = run(tmp_path / "op", *get_solana_flags(tmp_path, doors=3))
+    assert result.exit_code == 2, result.output
+    assert "4 endpoints" in result.output
