@@ -210,7 +210,10 @@ def demo(
     ] = None,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Logs of the nodes on stderr.")] = False,
     chains: Annotated[
-        str, typer.Option("--chains", help="Families of the chains, two or three, for example evm,evm; default: evm,cosmos,solana.")
+        str,
+        typer.Option(
+            "--chains", help="Families of the chains, two or three, for example evm,evm; default: evm,cosmos,solana."
+        ),
     ] = "",
     as_json: JsonOption = False,
 ) -> None:
@@ -507,7 +510,8 @@ def init(
     checkpoint: Annotated[
         list[str] | None,
         _many(
-            "--checkpoint", "CHAIN=0xROOT: a finalized block root; on a Cosmos chain CHAIN=HEIGHT,0xHASH of a header."
+            "--checkpoint",
+            "CHAIN=0xROOT: a finalized block root; on a Cosmos chain CHAIN=HEIGHT,0xHASH of a header; on Solana CHAIN=GENESIS, base58.",
         ),
     ] = None,
     endpoint: Annotated[
@@ -525,7 +529,7 @@ def init(
     metrics_port: Annotated[int, typer.Option("--metrics-port", min=1, max=65_535, help="On this machine.")] = 9464,
     as_json: JsonOption = False,
 ) -> None:
-    """Make an operator's folder: by questions on a terminal, by flags in scripts. CHAIN: mainnet, sepolia, gnosis, a number, or cosmos:ID."""
+    """Make an operator's folder: by questions on a terminal, by flags in scripts. CHAIN: mainnet, sepolia, gnosis, a number, cosmos:ID or solana:ID."""
 
     def command() -> Answer:
         from relayer.commands.init import Wanted, ask_person, initialise
