@@ -17,6 +17,7 @@ from chains.base import Head, Point
 from messages.digests import compute_committee_id, compute_vault_id
 from messages.documents import Parameters, Plan, Proposal, compute_digest, decode_document
 from messages.errors import Conflict, Rejected
+from messages.outbox import ATTESTED
 from messages.packet import compute_commitment
 from messages.wire import Envelope, decode_envelope, verify_envelope
 from relayer.anchors import get_anchors
@@ -190,27 +191,30 @@ def verify_file(
 
 
 _ANCHOR_WORDS = {
-    "config": "The anchor (vault, checkpoint, fork schedule) is that of your configuration.",
-    "checkpoint": "The checkpoint is yours; vault and fork schedule are the file's own: compare them with what you know.",
+    "config": "The anchor (vault, checkpoint, {settings}) is that of your configuration.",
+    "checkpoint": "The checkpoint is yours; vault and {settings} are the file's own: compare them with what you know.",
     "file": (
-        "RELATIVE TO THE FILE'S OWN ANCHOR: whoever made the file chose the checkpoint. Compare it with one that you trust, or give"
-        " --checkpoint or --config."
+        "RELATIVE TO THE FILE'S OWN ANCHOR: whoever made the file chose checkpoint and {settings}. Compare them with what you trust, or"
+        " give --checkpoint or --config."
     ),
 }
 
 
 def _tell_verified(data: Mapping[str, Any], believed: str) -> list[Table | str]:
     fact = data["fact"]
+    is_attested = fact["tier"] == ATTESTED
+    evidence = (
+        f"the word of {fact['tier_m']} of {fact['tier_n']} operators"
+        if is_attested
+        else f"{data['updates']} light-client update(s), one storage proof"
+    )
     lines: list[Table | str] = [
         f"VERIFIED packet {fact['sequence']} of {data['chain']}: {fact['kind']}",
         *(f"  {key} {value}" for key, value in fact["body"].items()),
         f"  block time {format_time(fact['stamp'])}, id {fact['head']}, trust tier {fact['tier_text']}",
-        (
-            f"Proven at height {data['height']:,} ({format_time(data['time'])}) by {data['updates']} light-client update(s), one storage"
-            f" proof and {data['packets']} packet(s)."
-        ),
+        f"Proven at height {data['height']:,} ({format_time(data['time'])}) by {evidence} and {data['packets']} packet(s).",
         f"Vault {data['vault_id']}, checkpoint {data['checkpoint']}",
-        _ANCHOR_WORDS[believed],
+        _ANCHOR_WORDS[believed].format(settings="operators" if is_attested else "settings"),
     ]
     if fact["void"]:
         lines.insert(1, f"  The vault accepted it, but its content counts for nothing: {fact['void']}")
