@@ -85,6 +85,8 @@ NO_LAMPORTS = 1
 POOR = ("AccountNotFound", "InsufficientFundsForFee", "InsufficientFundsForRent")
 OPENINGS = 7
 """Records that one transaction opens."""
+LASTING_BLOCKS = 300
+"""A block hash lasts 150 blocks; who says that one lasts more than twice as long has made it up, and nothing is waited for."""
 MAX_REMEMBERED = 64
 """Small transactions, and turns of packets, that are remembered."""
 
@@ -245,7 +247,12 @@ class SolanaSubmitter(Submitter):
         heights = await self._ask_all("getBlockHeight", self._get_height)
         # lagging is common and boasting is not, and no boast counts every time
         height = get_middle(heights) if tries % 4 == 3 else max(heights)
-        return height <= tx.nonce
+        return height <= tx.nonce <= get_middle(heights) + LASTING_BLOCKS
+
+    async def _is_open(self, last_height: int) -> bool:
+        """Whether a small transaction may still land, by the middle: one that boasts must not have it made and paid for again each time."""
+        height = get_middle(await self._ask_all("getBlockHeight", self._get_height))
+        return height <= last_height <= height + LASTING_BLOCKS
 
     async def _get_height(self, source: str) -> int:
         return await self._client.ask_parsed(source, "getBlockHeight", [{"commitment": LEVEL}], parse_number)
@@ -416,7 +423,7 @@ class SolanaSubmitter(Submitter):
         """
         name = name or b"".join(bytes(one.data) + bytes(one.accounts[-1].pubkey) for one in instructions)
         known = self._sides.get(name)
-        if known is None or max(await self._ask_all("getBlockHeight", self._get_height)) > known.last_height:
+        if known is None or not await self._is_open(known.last_height):
             units = await self._simulate(source, instructions, [])
             price = await self._get_price(None)
             block = await self._get_block(source)
