@@ -20,8 +20,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, NewType, TypeVar
 
-from messages.canonical import compute_document_digest, decode_canonical, encode_canonical
+from messages.canonical import decode_canonical, encode_canonical
 from messages.errors import Rejected
+from messages.hashing import keccak256
 
 Amount = NewType("Amount", int)
 """An integer that is written as a decimal string: amounts, prices, quantities, anything that may pass 2^53."""
@@ -386,7 +387,7 @@ def decode_document(kind: type[DocumentT], data: bytes, *, max_bytes: int = MAX_
     return from_object(kind, decode_canonical(data, max_bytes=max_bytes, max_depth=MAX_DOCUMENT_DEPTH))
 
 
-_KEPT_DIGESTS = 32
+_KEPT_DIGESTS, _MAX_KEPT_BYTES = 32, 262_144
 # By the identity of a few documents, which are kept beside and never change: a plan, its parameters and its market are asked for often.
 _digests: dict[int, tuple[Any, bytes]] = {}
 
@@ -396,10 +397,12 @@ def compute_digest(document: Any) -> bytes:
     found = _digests.get(id(document))
     if found is not None and found[0] is document:
         return found[1]
-    digest = compute_document_digest(to_object(document))
-    if len(_digests) >= _KEPT_DIGESTS:
-        _digests.clear()
-    _digests[id(document)] = document, digest
+    data = encode_document(document)
+    digest = keccak256(data)
+    if len(data) <= _MAX_KEPT_BYTES:
+        if len(_digests) >= _KEPT_DIGESTS:
+            _digests.clear()
+        _digests[id(document)] = document, digest
     return digest
 
 

@@ -316,6 +316,8 @@ class Service:
     async def _settle_in_turn(self) -> str:
         """Settle; who has not the turn gives the proposer a moment first, whose proposal tells it that there is work."""
         node = self.node
+        if not settle.is_turn(node):
+            await run_step(node, "node", "node", lambda: settle.get_ready(node))
         for _ in range(MAX_COURTESIES):
             if self._is_stopping or settle.is_turn(node) or not await node.clock.wait(node.settle_wake, COURTESY_S):
                 break

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from chains.base import TOO_FAR, Chain, Head, Point
 from messages.digests import compute_packet_digest, recover_signer
@@ -584,8 +584,43 @@ def read_proposal(body: bytes) -> Proposal:
 @lru_cache(maxsize=64)
 def read_plan(data: bytes) -> tuple[Plan, bytes]:
     """A stored plan and its digest, remembered: every message about a k is compared with the plans of that k."""
+    return _read_told_plan(data)
+
+
+@lru_cache(maxsize=4)
+def _read_told_plan(data: bytes) -> tuple[Plan, bytes]:
+    # few: what a peer tells may be large
     plan = decode_document(Plan, data)
     return plan, compute_digest(plan)
+
+
+_AFTER_PLAN = f',"schema":"{SignedPlan.SCHEMA}","signatures":['.encode()
+
+
+def read_signed_plan(body: bytes) -> SignedPlan:
+    """A plan with votes and signatures; a plan that was read before is not read again: every operator sends the same one.
+
+    In the canonical form the plan stands first, and what follows it cannot stand inside a string. Whatever is not exactly so is
+    read, or refused, as a whole.
+
+    Raises:
+        Rejected: as `decode_document`.
+    """
+    at = body.rfind(_AFTER_PLAN)
+    if at < 0 or not body.startswith(b'{"plan":'):
+        return decode_document(SignedPlan, body)
+    plan, _ = _read_told_plan(body[len(b'{"plan":') : at])
+    rest = decode_document(_Rest, b"{" + body[at + 1 :])
+    return SignedPlan(plan, rest.votes, rest.signatures)
+
+
+@dataclass(frozen=True, slots=True)
+class _Rest:
+    """A signed plan without its plan: the same keys in the same places."""
+
+    SCHEMA: ClassVar[str] = SignedPlan.SCHEMA
+    votes: tuple[Vote, ...]
+    signatures: tuple[PacketSignature, ...]
 
 
 @lru_cache(maxsize=1024)
@@ -743,7 +778,7 @@ async def accept_signed_plan(node: Node, envelope: Envelope, body: bytes) -> Non
         Rejected: the votes are no quorum for this plan, or a signature is not sound.
     """
     del envelope
-    signed = decode_document(SignedPlan, body)
+    signed = read_signed_plan(body)
     digest = compute_digest(signed.plan)
     committee = node.get_committee()
     verify_quorum(signed.votes, signed.plan.k, digest, committee)

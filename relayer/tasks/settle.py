@@ -81,6 +81,17 @@ async def step(node: Node) -> bool:
     return True
 
 
+async def get_ready(node: Node) -> None:
+    """Compute the ledger at the newest cut while another plans: its proposal is most often made there.
+
+    Raises:
+        Rejected, Conflict: as `step`, which would say so a moment later.
+    """
+    cut = node.get_cut()
+    if cut is not None and not node.store.is_halted("node") and _is_above_floor(node, cut):
+        node.get_ledger(cut)
+
+
 async def update_prices(node: Node) -> None:
     """Read the feeds and keep what verifies; a silent or lying feed is blamed and stops nothing."""
     now = node.clock.now()
