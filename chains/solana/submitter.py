@@ -577,6 +577,8 @@ def translate_failure(
         return Unavailable("the endpoint does not know its own block hash", reason="stale", source=source)
     if "AddressLookupTable" in failure.text:
         return _preparing(f"the endpoint does not know the lookup table yet: {failure.text}", source)
+    if failure.text == "TooManyAccountLocks":
+        return Rejected("the packet names more accounts than a transaction may", reason="too_large", source=source)
     return Rejected(f"the transaction would fail: {failure.text}", reason="refused", source=source)
 
 

@@ -15,8 +15,11 @@ from chains.solana.rpc_json import Failure, parse_failure
 from chains.solana.submitter import MAX_REMEMBERED, translate_failure
 from chains.solana.tables import MAX_FOUND, make_marker
 from contracts.solana import client as c
+from messages import bodies as b
 from messages.bodies import Ack, AckStatus, decode_outbox_body
 from messages.errors import Rejected, Unavailable
+from messages.hashing import sha256
+from relayer.commands.init import FAMILY_TERMS
 from tests.chains.solana_site import KEYS, Site
 
 MAX_TRIES = 12
@@ -347,6 +350,7 @@ def test_a_code_is_the_vaults_word_only_where_the_vault_failed():
         ("InvalidAddressLookupTableIndex", "preparing"),
         ({"InstructionError": [2, "ProgramFailedToComplete"]}, "refused"),
         ("AccountInUse", "refused"),
+        ("TooManyAccountLocks", "too_large"),
     ],
 )
 def test_words_of_nodes(err, word):
@@ -364,3 +368,65 @@ def test_the_limit_is_tight_and_the_estimate_is_no_single_endpoints_word():
     assert compute_fee(1, 1) == 5_001
     assert PricePolicy(5, 9).clamp(7) == 7
     assert Failure("x").instruction is None
+
+
+# ---- size ----------------------------------------------------------------------------------------------------------------
+
+TERMS = next(terms for terms in FAMILY_TERMS if terms.family == "solana")
+LOCKS = 64
+OTHERS = 4  # state, program, payer, compute budget
+
+
+class Shelf:
+    """Accounts of a vault as a test wants them, for `make_recv`."""
+
+    def __init__(self, site):
+        self.vault = site.vault
+        self.found = {site.vault.state: site.sim.read(site.state)}
+
+    def put(self, record, *content):
+        head = bytes([record.tag]) + bytes(7) + bytes(self.vault.state) + record.keys
+        self.found[self.vault.find(record)] = head + c.CONTENT[record.tag].pack(*content)
+
+    def count_locks(self, certificate, now):
+        delivery = c.make_recv(self.vault, certificate.packet, certificate.signatures, self.found.get, now)
+        return len(delivery.instruction.accounts) - 2 + OTHERS
+
+
+def make_trades(site, shelf, count):
+    """Trades of twice as many accounts, each of which makes one short position and ends another."""
+    items = []
+    for i in range(count):
+        maker, taker, series, ident = (sha256(b"%s %d" % (word, i)) for word in (b"maker", b"taker", b"series", b"id"))
+        shelf.put(c.get_offer_id(i + 1), maker, series, site.mint, 10, 0, 1, 2**40, 2**40, 1, 0)
+        shelf.put(c.get_trade_id(taker, i + 1, 1), ident, 10, 10, i + 1)
+        shelf.put(c.get_position_id(taker, series), (-5).to_bytes(16, "little", signed=True))
+        items.append(b.TradeItem(ident, taker, i + 1, 1))
+    return b.DecideTrades(bytes([1]) * 32, 0, tuple(sorted(items, key=lambda item: item.id)))
+
+
+def make_moves(count):
+    """Legs of as many accounts and series, each of which makes a short position."""
+    return b.Execute(
+        bytes([1]) * 32,
+        (),
+        tuple(
+            sorted(
+                (b.Leg(1, sha256(b"account %d" % i), sha256(b"series %d" % i), -1) for i in range(count)),
+                key=lambda leg: leg.account,
+            )
+        ),
+    )
+
+
+def test_the_worst_packet_that_the_terms_allow_locks_no_more_accounts_than_a_transaction_may(site):
+    """A packet that cannot be delivered would be planned again and again."""
+    shelf = Shelf(site)
+    trades = site.make_certificate(1, make_trades(site, shelf, TERMS.max_items))
+    assert shelf.count_locks(trades, site.now()) <= LOCKS
+    moves = site.make_certificate(1, make_moves(TERMS.max_legs))
+    assert shelf.count_locks(moves, site.now()) <= LOCKS
+    for body in (make_trades(site, shelf, TERMS.max_items + 1), make_moves(TERMS.max_legs + 1)):
+        with pytest.raises(Rejected) as caught:
+            shelf.count_locks(site.make_certificate(1, body), site.now())
+        assert get_reason_of(caught) == "too_large"

@@ -237,7 +237,7 @@ def test_a_solana_cluster_gets_a_folder_that_loads_with_the_operators_of_the_par
     ]
     assert build_probe(chain, b"\x01" * 32).vault_text == SOLANA_VAULT
     (family,) = config.parameters.families
-    assert (family.family, family.max_legs) == ("solana", 32)
+    assert (family.family, family.max_legs) == ("solana", 20)
 
 
 def test_agreed_parameters_name_a_solana_vault_too(tmp_path):
