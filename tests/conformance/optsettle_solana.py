@@ -10,6 +10,7 @@ Called by `tests/conformance/kinds/optsettle.py` and by `tests/contracts`.
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -28,7 +29,7 @@ from messages.ids import get_vault_client
 from messages.packet import Packet, compute_commitment
 from tests.conformance.case import Case
 from tests.conformance.optsettle_cosmos import _make_packet, _sign_anew
-from tests.contracts.solana_harness import HOUSE, INSURANCE, Outcome, Reverted, SolanaWorld
+from tests.contracts.solana_harness import CAIP2, HOUSE, INSURANCE, PROGRAM, Outcome, Reverted, SolanaWorld
 
 Json = Any
 
@@ -50,7 +51,7 @@ def discover_traces(folder: Path) -> Iterator[Case]:
 
 
 def discover_recv(folder: Path) -> Iterator[Case]:
-    """Yield one case per recv_case in the files of ``folder`` that means the same here."""
+    """Yield one case per creation_case, and per recv_case that means the same here, in the files of ``folder``."""
     for path in sorted(folder.rglob("*.json")):
         record = json.loads(path.read_text())
         if not isinstance(record, dict) or "recv_setup" not in record:
@@ -60,6 +61,9 @@ def discover_recv(folder: Path) -> Iterator[Case]:
             if not _means_another(bytes.fromhex(case["packet"]["value"])):
                 name = f"{path.name} recv_cases[{i}] {case['why']} in LiteSVM"
                 yield Case(KIND, name, partial(run_recv, record["recv_setup"], keys, case))
+        for i, case in enumerate(record.get("creation_cases", [])):
+            name = f"{path.name} creation_cases[{i}] in LiteSVM"
+            yield Case(KIND, name, partial(run_creation, record["recv_setup"], case))
 
 
 def _means_another(value: bytes) -> bool:
@@ -106,6 +110,42 @@ def run_recv(setup: Json, keys: list[bytes], case: Json) -> None:
         assert out.out is not None
         expected = bytes.fromhex(word)
         assert out.out == expected.replace(compute_commitment(old), compute_commitment(packet))
+
+
+def run_creation(setup: Json, case: Json) -> None:
+    """Create one vault; AssertionError if that ends otherwise than the case says, as it reads for this family.
+
+    The cases are those of an EVM: amounts at the edge of 96 bits stand for amounts at the edge of 64 bits, and an id of 32
+    bytes, which is no address there, is a key like any other here.
+    """
+    caps = {bytes.fromhex(a): [_narrow(int(n)) for n in numbers] for a, numbers in case["caps"].items()}
+    treasurer = bytes.fromhex(case["treasurer"])
+    operators = [bytes.fromhex(o) for o in case["operators"]]
+    is_long = any(any(i[:12]) and i not in (HOUSE, INSURANCE) for i in (*caps, treasurer))
+    expected = "ok" if is_long else case["expect"]
+    if any(n >= 2**64 for numbers in caps.values() for n in numbers):
+        assert expected == "revert", "an amount that this vault cannot hold"
+        try:
+            c.make_create(PROGRAM, PROGRAM, 1, CAIP2, operators, case["threshold"], treasurer, setup["delay"], caps)
+        except struct.error:
+            return
+        raise AssertionError("the client can say an amount that this vault cannot hold")
+    try:
+        world = SolanaWorld(operators, case["threshold"], treasurer, caps, setup["delay"], setup["time"])
+    except Reverted as why:
+        _verify_revert(why, {"call": "create", "revert": ""} if expected == "revert" else {"call": "create"})
+        return
+    assert expected == "ok", "creation succeeded"
+    state = world.state
+    told = (state.sets[0].treasurer, list(state.sets[0].operators), state.threshold, state.delay, state.accepted_at)
+    assert told == (treasurer, operators, case["threshold"], setup["delay"], setup["time"])
+    for asset, numbers in caps.items():
+        assert list(world.load(c.Id(c.Tag.ASSET, asset))) == numbers + [0] * 12
+
+
+def _narrow(cap: int) -> int:
+    """Return a cap of the EVM family as one of this family: the edge of one is the edge of the other."""
+    return cap - 2**96 + 2**64 if cap >= 2**96 - 1 else cap
 
 
 class _Names(dict[bytes, str]):

@@ -23,12 +23,23 @@ needs_vectors = pytest.mark.skipif(not TRACES, reason="no optsettle vectors: set
 @needs_vectors
 def test_the_vectors_hold_traces_for_this_family() -> None:
     assert len(TRACES) >= 36
-    assert len(RECV) >= 85
+    assert len(RECV) >= 121
 
 
 @pytest.mark.parametrize("case", [*TRACES, *RECV], ids=lambda case: case.name)
 def test_the_vault_does_what_the_vector_says(case: Case) -> None:
     case.run()
+
+
+@needs_vectors
+@pytest.mark.parametrize("expected", ["ok", "revert"])
+def test_a_creation_that_ends_otherwise_than_the_vector_says_fails(expected: str) -> None:
+    record = json.loads((FOLDER / "bytes.json").read_text())
+    case = next(c for c in record["creation_cases"] if c["expect"] == expected and not c["caps"])
+    optsettle_solana.run_creation(record["recv_setup"], case)
+    other = {"ok": "revert", "revert": "ok"}[expected]
+    with pytest.raises(AssertionError):
+        optsettle_solana.run_creation(record["recv_setup"], {**case, "expect": other})
 
 
 @needs_vectors
