@@ -15,7 +15,6 @@ from relayer.testnet.nodes import Beacon, SidecarSizes, find_anvil, install_anvi
 from relayer.testnet.processes import Group, Process
 from relayer.testnet.site_evm import LiveEvmSite
 
-
 BLOCK_S = 2
 """Twice the slot of the sidecar: on a busy machine anvil stamps two blocks with one second if they are a second apart, and no slot has two."""
 

@@ -7,6 +7,7 @@ There is no program to download: cargo builds a small one of ours (`surfnet/`) o
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -131,7 +132,13 @@ def _build(command: Sequence[str], folder: Path, total: int, say: Callable[[str]
     with (
         tempfile.TemporaryFile() as out,
         subprocess.Popen(  # noqa: S603  a fixed command
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.PIPE, text=True
+            command,
+            cwd=folder,
+            env={**os.environ, **get_build_environment()},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.PIPE,
+            text=True,
         ) as child,
     ):
         timer = threading.Timer(BUILD_TIMEOUT_S, child.kill)
@@ -146,6 +153,15 @@ def _build(command: Sequence[str], folder: Path, total: int, say: Callable[[str]
         code = child.wait()
     if code != 0:
         raise Unavailable(f"cargo could not build surfpool: {' | '.join(tail)}", reason="no_surfpool")
+
+
+def get_build_environment() -> dict[str, str]:
+    """What cargo is told beside its arguments: to take the system's OpenSSL where it can be compiled against, else it builds its own."""
+    pkg_config = shutil.which("pkg-config")
+    if pkg_config is None:
+        return {}
+    done = subprocess.run([pkg_config, "--exists", "openssl"], timeout=VERSION_TIMEOUT_S, check=False)  # noqa: S603  of the PATH
+    return {"OPENSSL_NO_VENDOR": "1"} if done.returncode == 0 else {}
 
 
 def follow_build(lines: Any, total: int, say: Callable[[str], None]) -> list[str]:

@@ -27,7 +27,14 @@ from relayer.testnet.lying_proxy import Forger, start_lying_proxy
 from relayer.testnet.processes import Group
 from relayer.testnet.solana_door import tell
 from relayer.testnet.surfnet_front import CLOCK, History
-from relayer.testnet.surfpool import SOURCE, ask_solana, find_surfnet, follow_build, install_surfnet
+from relayer.testnet.surfpool import (
+    SOURCE,
+    ask_solana,
+    find_surfnet,
+    follow_build,
+    get_build_environment,
+    install_surfnet,
+)
 
 PLAN = VaultPlan(tuple(sorted(get_address(sha256(b"%d" % i)) for i in range(4))), 3, 60, (10**10, 10**10, 10**11), 6)
 FINAL = {"commitment": "finalized", "encoding": "base64"}
@@ -93,6 +100,14 @@ def test_a_build_that_succeeds_leaves_the_program_and_nothing_else(tmp_path, mon
     monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
     assert install_surfnet(tmp_path / "tools", lambda _: None).read_text() == "program\n"
     assert [p.name for p in home.iterdir()] == ["surfnet"]
+
+
+@pytest.mark.parametrize(("code", "found"), [(0, {"OPENSSL_NO_VENDOR": "1"}), (1, {})])
+def test_the_build_takes_the_openssl_of_the_system_where_it_can_be_compiled_against(tmp_path, monkeypatch, code, found):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert get_build_environment() == {}
+    make_program(tmp_path / "pkg-config", f"exit {code}\n")
+    assert get_build_environment() == found
 
 
 def test_the_build_tells_how_far_it_is(monkeypatch):
