@@ -247,12 +247,12 @@ def get_operator_set(sets: Sequence[OperatorSet], time: int) -> OperatorSet:
 def verify_attested(vault_id: bytes, sets: Sequence[OperatorSet], update: Attested) -> Trusted:
     """Check that exactly m distinct operators stand for one history; the lowest they have all seen, and the time that m agree on.
 
-    Operators at several numbers stand for the history up to the lowest of them, but only those at that number say that it was the last one:
-    one liar with the lowest number and a late clock could make an absence out of the others' word. So time is what m operators say that
-    were at one number, here or before (``update.timed``).
+    Operators at several numbers stand for the history up to the lowest of them, but who has seen a later one says nothing of the time at which
+    that was the last: one liar with the lowest number and a late clock could make an absence out of the others' word. So time is what m
+    operators say who had seen no later number (``update.timed``): the honest among them looked before the next packet came.
 
     Rejected: "too_few", "too_many", "repeated_signer" (operators must ascend), "wrong_link" (heads that do not lie on one history), "no_set",
-    "untimed" (several numbers, and no m operators at one number that is none of the later ones), "malformed", and the reasons of
+    "untimed" (several numbers, and no m operators that were at none of the later ones), "malformed", and the reasons of
     `verify_observation`.
     """
     operators = _verify_signers(vault_id, sets, update.observations)
@@ -289,7 +289,7 @@ def _verify_signers(
 
 
 def _verify_time(vault_id: bytes, sets: Sequence[OperatorSet], update: Attested) -> int:
-    timed, lowest = update.timed, min(signed.observation.sequence for signed in update.observations)
+    timed, lowest = update.timed, min((s.observation for s in update.observations), key=lambda o: o.sequence)
     if is_one_number(update.observations):
         if timed:
             raise Rejected(
@@ -297,10 +297,15 @@ def _verify_time(vault_id: bytes, sets: Sequence[OperatorSet], update: Attested)
             )
         timed = update.observations
     else:
-        if not timed or not is_one_number(timed) or timed[0].observation.sequence > lowest:
+        if not timed or not all(_is_before(signed.observation, lowest) for signed in timed):
             raise Rejected("observations at several numbers say no time", got=len(timed), reason="untimed")
         _verify_signers(vault_id, sets, timed)
     return min(signed.observation.clock for signed in timed)
+
+
+def _is_before(o: Observation, lowest: Observation) -> bool:
+    """Whether an observation is at no later number than another: at an earlier one, or at the same with the same head."""
+    return o.sequence < lowest.sequence or (o.sequence, o.head) == (lowest.sequence, lowest.head)
 
 
 def is_one_number(observations: Sequence[SignedObservation]) -> bool:
@@ -374,29 +379,56 @@ def choose_attested(
 ) -> Attested | None:
     """The best m of the observations at hand, one an operator, that make a newer state count (`verify_update`, `verify_first`).
 
-    First m operators at one number, the highest where they are: they move time. Else m operators on one history, highest numbers first, and
-    time as it was.
+    First m operators at one number, the highest where they are. Else m operators on one history, highest numbers first, and the latest time
+    that m say who had seen nothing later: anybody may pay for a packet in every slot, so that they never meet at one number.
 
     Args:
-        observations: verified ones of one vault, several of each operator.
+        observations: verified ones of one vault, several of each operator, also of before what counts already: they tell the time.
         threshold: m.
         commitments: those of the packets ``after_sequence + 1``, ``+ 2`` ..., as far as this node has them.
         after_sequence: number of the packet before the first commitment.
         trusted: what counts already; None before the first.
-        standing: what made it count, where that is at hand; without it only operators at one number count.
+        standing: what made it count, where that is at hand.
 
     Returns:
         None where no m of them agree on anything newer, or the packets between them are not at hand.
     """
-    if trusted is not None:
-        # one observation that is not above what counts would make a set "old", however good the others are
-        observations = [signed for signed in observations if _is_above(signed.observation, trusted)]
-    chosen = _choose_one_number(observations, threshold)
-    if chosen is not None or trusted is None or standing is None:
+    # one observation that is not above what counts would make a set "old", however good the others are
+    above = [signed for signed in observations if trusted is None or _is_above(signed.observation, trusted)]
+    chosen = _choose_one_number(above, threshold)
+    if chosen is not None:
         return chosen
-    newer = [signed for signed in observations if signed.observation.sequence > trusted.sequence]
+    newer = [signed for signed in above if trusted is None or signed.observation.sequence > trusted.sequence]
     chosen = _choose_one_history(newer, threshold, commitments, after_sequence)
-    return None if chosen is None else replace(chosen, timed=standing.timed or standing.observations)
+    if chosen is None:
+        return None
+    timed = _choose_timed(observations, threshold, chosen, standing)
+    if timed is None or (trusted is not None and _get_time(timed) < trusted.clock):
+        return None
+    return replace(chosen, timed=timed)
+
+
+def _choose_timed(
+    observations: Sequence[SignedObservation], threshold: int, chosen: Attested, standing: Attested | None
+) -> tuple[SignedObservation, ...] | None:
+    """Of m operators that had seen nothing later than the lowest of a set, those that say the latest time; what said it before where none do."""
+    lowest = min((signed.observation for signed in chosen.observations), key=lambda o: o.sequence)
+    latest: dict[bytes, SignedObservation] = {}
+    for signed in observations:
+        known = latest.get(signed.operator)
+        if _is_before(signed.observation, lowest) and (
+            known is None or known.observation.clock < signed.observation.clock
+        ):
+            latest[signed.operator] = signed
+    ranked = sorted(latest.values(), key=lambda s: (s.observation.clock, s.operator), reverse=True)[:threshold]
+    before = None if standing is None else standing.timed or standing.observations
+    if len(ranked) < threshold or (before is not None and _get_time(ranked) <= _get_time(before)):
+        return before
+    return tuple(sorted(ranked, key=lambda s: s.operator))
+
+
+def _get_time(observations: Sequence[SignedObservation]) -> int:
+    return min(signed.observation.clock for signed in observations)
 
 
 def _is_above(o: Observation, trusted: Trusted) -> bool:

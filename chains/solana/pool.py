@@ -18,7 +18,7 @@ from chains.solana.verifier import SolanaRules
 from messages.errors import Rejected
 
 KEPT_PER_OPERATOR = 8
-"""Numbers of an operator that the reader may choose from: m of them meet at one number though each has seen others before and after."""
+"""Numbers of an operator that the reader may choose from: what it said before a later packet came tells the time of an earlier one."""
 
 MAX_HEADS_PER_OPERATOR = 512
 """Numbers of an operator whose head is remembered, so that a second head for one of them is noticed."""

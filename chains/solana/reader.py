@@ -123,7 +123,7 @@ class SolanaReader(Reader[Attested, Trusted, Attested, Attested]):
         threshold = get_operator_set(self._rules.sets, max(s.observation.clock for s in observations)).threshold
         standing = None if trusted is None else self._evidence.get(trusted)
         found = choose_attested(observations, threshold, (), 0, trusted, standing)
-        if found is None and trusted is not None and standing is not None:
+        if found is None:
             found = await self._choose_linked(source, observations, threshold, trusted, standing)
         if found is None:
             return None
@@ -139,11 +139,11 @@ class SolanaReader(Reader[Attested, Trusted, Attested, Attested]):
         source: str,
         observations: Sequence[SignedObservation],
         threshold: int,
-        trusted: Trusted,
-        standing: Attested,
+        trusted: Trusted | None,
+        standing: Attested | None,
     ) -> Attested | None:
         """The best m on one history whose numbers differ, with the packets between them from the source."""
-        newer = [s for s in observations if s.observation.sequence > trusted.sequence]
+        newer = [s for s in observations if trusted is None or s.observation.sequence > trusted.sequence]
         if len({s.operator for s in newer}) < threshold:
             return None
         state = (await self._client.read_vault(source, "finalized")).state
@@ -153,9 +153,9 @@ class SolanaReader(Reader[Attested, Trusted, Attested, Attested]):
         base = max(min(numbers), upto - MAX_COMMITMENTS)
         if upto <= base:
             return None
-        claims = await self._get_packets(source, base, upto, trusted.slot)
+        claims = await self._get_packets(source, base, upto, 0 if trusted is None else trusted.slot)
         commitments = [compute_commitment(claim.packet) for claim in claims]
-        return choose_attested(newer, threshold, commitments, base, trusted, standing)
+        return choose_attested(observations, threshold, commitments, base, trusted, standing)
 
     async def _get_packets(self, source: str, after: int, upto: int, floor: int) -> tuple[Claim, ...]:
         late = self._late.get(source, 0)

@@ -42,8 +42,8 @@ class Attested:
     """What m operators stand for: exactly m observations in ascending order of the operators, and what links their heads.
 
     ``commitments``: those of the packets after the lowest observed number up to the highest, in order (32 bytes each).
-    ``timed``: where the observations are at several numbers, m observations at one number, none higher: they say what time it is, because who
-    has seen a later packet says nothing of the time at which there was none. Empty where the observations are at one number.
+    ``timed``: where the observations are at several numbers, m observations at none higher than the lowest: they say what time it is, because
+    who has seen a later packet says nothing of the time at which there was none. Empty where the observations are at one number.
     """
 
     observations: tuple[SignedObservation, ...]
@@ -64,7 +64,7 @@ class OperatorSet:
 class Trusted:
     """The newest state that counts: lowest sequence, slot and clock among the m, and the head of that sequence; who m and n were.
 
-    ``clock``: of m operators at one number (`Attested.timed`).
+    ``clock``: the lowest of m operators that had seen no later number (`Attested.timed`).
     """
 
     vault_id: bytes

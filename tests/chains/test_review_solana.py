@@ -6,10 +6,12 @@ from hashlib import sha256
 
 import pytest
 
+from chains.base import advance, bootstrap, collect
 from chains.solana.address import encode_key
 from messages.bodies import AckStatus, Execute
 from messages.errors import Unavailable
-from tests.chains.solana_site import Site
+from messages.outbox import get_start_cursor
+from tests.chains.solana_site import KEYS, Site
 from tests.chains.test_solana_submitter import read_acks
 
 FOREVER = 2**60
@@ -80,3 +82,46 @@ async def test_an_endpoint_that_gives_block_hashes_that_never_were_delays_a_pack
     certificate = site.make_certificate(1, body, timeout=site.now() + 10_000)
     await deliver(site, chain, certificate)
     assert read_acks(site) == {1: AckStatus.DONE}
+
+
+# ---- packets in every slot ---------------------------------------------------------------------------------------------
+
+
+async def say_at_numbers_of_their_own(site, listener, rounds):
+    """A packet before each look, so that no two operators ever see the vault at one number."""
+    for _ in range(rounds):
+        for key in KEYS:
+            site.deposit(1)
+            site.finalize()
+            await site.speak(key, chain=site.chain, listener=listener)
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+async def test_time_moves_though_somebody_pays_for_a_packet_between_any_two_looks(site, is_restarted):
+    """Else nothing for this vault would ever be absent or expire, and a node that starts would learn nothing."""
+    chain = site.chain
+    await site.speak()
+    _, trusted, _ = await bootstrap(chain, site.now())
+    found = await collect(chain, trusted, get_start_cursor(chain.vault_id), 0)
+    if is_restarted:
+        chain = site.build()
+    begun, timeout = trusted, site.now() + 30
+    for _ in range(4):
+        await say_at_numbers_of_their_own(site, chain, 2)
+        moved = await advance(chain, trusted, site.now())
+        trusted = moved.steps[-1][1]
+        found = await collect(chain, trusted, found.cursor, begun.slot)
+    assert trusted.sequence > 20
+    assert trusted.clock > timeout
+    assert len({s.observation.sequence for s in found.proof.timed}) == 3
+
+
+async def test_the_first_state_of_a_node_needs_no_number_at_which_operators_meet(site):
+    chain = site.build()
+    await say_at_numbers_of_their_own(site, chain, 1)
+    with pytest.raises(Unavailable):
+        await bootstrap(chain, site.now())  # three at several numbers, and nobody says when the lowest was the last
+    await say_at_numbers_of_their_own(site, chain, 1)
+    _, trusted, _ = await bootstrap(chain, site.now())
+    found = await collect(chain, trusted, get_start_cursor(chain.vault_id), 0)
+    assert found.head.sequence == trusted.sequence > 5

@@ -414,7 +414,7 @@ def test_operators_meet_at_a_number_that_each_saw_at_its_own_time():
     assert (trusted.sequence, trusted.clock) == (5, NOW)
     # then the number goes on without time, as far as all three of them went
     later = [*said, observe(b, 6, 102, NOW + 2), observe(c, 8, 104, NOW + 4)]
-    assert choose_attested(later, 3, COMMITMENTS, 0, trusted) is None  # nothing at hand says what time it was
+    assert choose_attested(later[1:], 3, COMMITMENTS, 0, trusted) is None  # nothing at hand says what time it was
     mixed = choose_attested(later, 3, COMMITMENTS, 0, trusted, chosen)
     assert mixed.timed == chosen.observations
     further = verify_update(trusted, SETS, mixed, NOW)
@@ -423,7 +423,9 @@ def test_operators_meet_at_a_number_that_each_saw_at_its_own_time():
     last = [observe(key, 9, 110, NOW + 10) for key in (a, b, c)]
     assert choose_attested([*later, *last], 3, COMMITMENTS, 0, further, mixed) == attest(*last)
     even_later = [observe(key, n, 120 + n, NOW + n) for key, n in ((a, 9), (b, 10), (c, 11))]
-    assert choose_attested([*later, *even_later], 3, COMMITMENTS, 0, further, mixed).timed == chosen.observations
+    moved = choose_attested([*later, *even_later], 3, COMMITMENTS, 0, further, mixed)
+    assert moved.timed == by_operator([later[4], later[5], even_later[0]])  # none of them had seen 10
+    assert verify_update(further, SETS, moved, NOW + 9).clock == NOW + 2
 
 
 def test_what_lies_below_what_counts_is_never_chosen_again():
@@ -469,16 +471,17 @@ TIMED = [observe(key, 4, 90, NOW - 10) for key in OPERATOR_KEYS[1:4]]
     [
         ((), "untimed"),
         (TIMED[:2], "too_few"),
-        ([*TIMED[:2], observe(OPERATOR_KEYS[3], 3, 90, NOW - 10)], "untimed"),
         ([observe(key, 5, 101, NOW) for key in OPERATOR_KEYS[:3]], "untimed"),  # a later number than the lowest
         ([*TIMED[:2], TIMED[0]], "repeated_signer"),
         ([*TIMED[:2], observe(b"\7" * 32, 4, 90, NOW - 10)], "unknown_signer"),
         ([*TIMED[:2], observe(OPERATOR_KEYS[3], 4, 90, NOW - 10, heads=make_heads([b"\1" * 32] * 5))], "untimed"),
     ],
 )
-def test_time_is_the_word_of_m_operators_at_one_number_that_is_none_of_the_later(timed, reason):
+def test_time_is_the_word_of_m_operators_that_had_seen_none_of_the_later_numbers(timed, reason):
     good = attest(*THREE, timed=TIMED)
     assert verify_update(FIRST, SETS, good, NOW).clock == NOW - 10
+    apart = attest(*THREE, timed=[*TIMED[:2], observe(OPERATOR_KEYS[3], 3, 90, NOW - 20)])
+    assert verify_update(FIRST, SETS, apart, NOW).clock == NOW - 20
     timed = timed if reason == "repeated_signer" else by_operator(timed)
     assert get_reason(verify_update, FIRST, SETS, replace(good, timed=tuple(timed)), NOW) == reason
     assert get_reason(verify_update, FIRST, SETS, replace(attest(*FOUR), timed=by_operator(TIMED)), NOW) == "malformed"
@@ -489,15 +492,17 @@ def test_time_is_the_word_of_m_operators_at_one_number_that_is_none_of_the_later
     steps=st.lists(st.integers(1, 40), min_size=3, max_size=10),
     looks=st.lists(st.tuples(st.integers(0, 3), st.integers(1, 40)), min_size=4, max_size=30),
     lies=st.lists(st.tuples(st.integers(0, 12), st.integers(1, 60), st.booleans()), max_size=6),
+    restarts=st.sets(st.integers(1, 30)),
 )
-def test_with_one_liar_of_four_no_state_that_counts_ever_overstates_an_absence(steps, looks, lies):
+def test_with_one_liar_of_four_no_state_that_counts_ever_overstates_an_absence(steps, looks, lies, restarts):
     steps = sorted(steps)
     said = [observe(OPERATOR_KEYS[i], get_sequence_at(t, steps), t + 1, NOW + t) for i, t in looks if i != 3]
     said += [observe(OPERATOR_KEYS[3], n, t, NOW + t, FORKED if odd else HEADS) for n, t, odd in lies]
     standing = attest(*(observe(key, 0, 1, NOW) for key in OPERATOR_KEYS[:3]))
     trusted = verify_first(VAULT, SETS, standing, NOW)
     for count in range(1, len(said) + 1):
-        chosen = choose_attested(said[:count], 3, COMMITMENTS, 0, trusted, standing)
+        at_hand = None if count in restarts else standing
+        chosen = choose_attested(said[:count], 3, COMMITMENTS, 0, trusted, at_hand)
         if chosen is None:
             continue
         standing, trusted = chosen, verify_update(trusted, SETS, chosen, NOW + 40)
