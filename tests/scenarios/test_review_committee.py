@@ -263,7 +263,7 @@ async def test_any_number_of_absences_leaves_a_list_that_the_others_accept(tmp_p
         votes = node.store.get_votes(packet.plan_digest)
         rows = []
         for i in range(300):
-            other = replace(packet, timeout=packet.timeout - 1 - i, status="absent", commitment=encode_u64(i) * 4)
+            other = replace(packet, timeout=packet.timeout - 1 - i, status="absent", commitment=encode_u64(i + 1) * 4)
             rows.append(other)
         node.store.record_open_packets(rows, votes)
         del plan
