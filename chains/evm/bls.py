@@ -121,18 +121,28 @@ class CommitteeKeys:
 
     def sum_participants(self, bits: bytes) -> G1Point:
         """Return the sum of the keys whose bit is set; absentees are subtracted from the total where they are fewer."""
-        chosen = [bits[i >> 3] >> (i & 7) & 1 for i in range(len(self.points))]
-        if 2 * sum(chosen) >= len(chosen):
+        count = len(self.points)
+        chosen = int.from_bytes(bits, "little") & (1 << count) - 1
+        absent = chosen ^ (1 << count) - 1
+        if absent.bit_count() <= chosen.bit_count():
             result = self.total
-            for point, bit in zip(self.points, chosen, strict=True):
-                if not bit:
-                    result = result - point
+            for i in _get_places(absent):
+                result = result - self.points[i]
             return result
         result = _INFINITY1
-        for point, bit in zip(self.points, chosen, strict=True):
-            if bit:
-                result = result + point
+        for i in _get_places(chosen):
+            result = result + self.points[i]
         return result
+
+
+def _get_places(bits: int) -> list[int]:
+    """Places of the bits that are set, lowest first; a few as well as all of 512."""
+    places = []
+    while bits:
+        lowest = bits & -bits
+        places.append(lowest.bit_length() - 1)
+        bits ^= lowest
+    return places
 
 
 @lru_cache(maxsize=8)

@@ -50,7 +50,7 @@ def merkleize(chunks: Sequence[bytes], limit: int | None = None) -> bytes:
     for level in range(depth):
         if len(layer) % 2:
             layer.append(_ZERO_HASHES[level])
-        layer = [sha256(layer[i] + layer[i + 1]).digest() for i in range(0, len(layer), 2)]
+        layer = [sha256(one + other).digest() for one, other in zip(layer[::2], layer[1::2], strict=True)]
     return layer[0]
 
 
