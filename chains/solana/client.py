@@ -26,7 +26,7 @@ from chains.solana.rpc_json import (
     parse_genesis,
     parse_signatures,
 )
-from chains.solana.transport import TIMEOUT_S, HttpSolanaTransport, SolanaTransport, call
+from chains.solana.transport import TIMEOUT_S, HttpSolanaTransport, RpcError, SolanaTransport, call
 from chains.solana.verifier import SolanaRules
 from contracts.solana.client import State, decode_state
 from messages.errors import Rejected, RelayerError, Unavailable
@@ -38,6 +38,9 @@ CLOCK_KEY = decode_key("SysvarC1ock11111111111111111111111111111111")
 SYSVAR_OWNER = decode_key("Sysvar1111111111111111111111111111111111111")
 SYSTEM_OWNER = bytes(32)
 GENESIS_AGAIN_S = 300.0
+UNSUPPORTED_VERSION = -32015
+"""Code of a node for a transaction of a later version than was asked for."""
+ANY_VERSION = {"maxSupportedTransactionVersion": 255}
 MAX_CLOCK_LAG_SLOTS = 32
 """How far the slot in the Clock may be behind the slot of the answer: they are one bank's, but not every node reads both at once."""
 
@@ -194,7 +197,13 @@ class SolanaClient:
     async def read_transaction(self, source: str, signature: str) -> Any:
         """The JSON of a finalized transaction, None where the node does not have it; nothing of it is judged."""
         options = {"encoding": "json", "commitment": "finalized", "maxSupportedTransactionVersion": 0}
-        return await self.ask(source, "getTransaction", [signature, options])
+        try:
+            return await self.ask(source, "getTransaction", [signature, options])
+        except RpcError as error:
+            if error.code != UNSUPPORTED_VERSION:
+                raise
+        # whatever form a later version has, keys and inner instructions are told alike; what is never read would hide what is behind it
+        return await self.ask(source, "getTransaction", [signature, options | ANY_VERSION])
 
     async def read_events(self, source: str, listed: Listed) -> tuple[PacketEvent, ...]:
         """The vault's packets in a listed transaction; raises as `rpc_json.parse_events`."""

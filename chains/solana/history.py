@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from chains.claims import make_claims
 from chains.solana.client import SolanaClient
 from chains.solana.rpc_json import MAX_SIGNATURES, Listed, PacketEvent
+from chains.solana.transport import RpcError
 from messages.errors import Rejected, Unavailable
 from messages.outbox import Claim
 
@@ -75,6 +76,8 @@ class VaultHistory:
         async with self._lock:
             try:
                 return await self._collect(after, upto, floor)
+            except RpcError:
+                raise  # a node that refuses to answer has not lied
             except Rejected:
                 self._forget(everything=True)
                 raise
@@ -132,7 +135,7 @@ class VaultHistory:
                 return await self._client.list_transactions(
                     self._source, self._client.rules.vault, before=before, until=until, limit=MAX_SIGNATURES
                 )
-            except Unavailable:
+            except (Unavailable, RpcError):
                 if attempt == RETRIES - 1:
                     raise
                 await asyncio.sleep(self._retry_s * 2**attempt)
@@ -142,7 +145,7 @@ class VaultHistory:
         for attempt in range(RETRIES):
             try:
                 return await self._client.read_events(self._source, row)
-            except Unavailable as error:
+            except (Unavailable, RpcError) as error:
                 if attempt == RETRIES - 1 or error.reason == "no_inner_instructions":
                     raise
                 await asyncio.sleep(self._retry_s * 2**attempt)

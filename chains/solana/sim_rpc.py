@@ -373,7 +373,7 @@ class SimSolanaRpc:
             return None
         message = landed.transaction.message
         is_v0 = isinstance(message, MessageV0)
-        if is_v0 and options.get("maxSupportedTransactionVersion") != 0:
+        if is_v0 and options.get("maxSupportedTransactionVersion") is None:
             text = (
                 "Transaction version (0) is not supported by the requesting client. Please try the request again with the "
                 'following configuration parameter: "maxSupportedTransactionVersion": 0'

@@ -6,10 +6,11 @@ from hashlib import sha256
 
 import pytest
 
-from chains.base import advance, bootstrap, collect
+from chains.base import Span, advance, bootstrap, collect
 from chains.solana.address import encode_key
+from chains.solana.transport import RpcError
 from messages.bodies import AckStatus, Execute
-from messages.errors import Unavailable
+from messages.errors import Rejected, Unavailable
 from messages.outbox import get_start_cursor
 from tests.chains.solana_site import KEYS, Site
 from tests.chains.test_solana_submitter import read_acks
@@ -125,3 +126,64 @@ async def test_the_first_state_of_a_node_needs_no_number_at_which_operators_meet
     _, trusted, _ = await bootstrap(chain, site.now())
     found = await collect(chain, trusted, get_start_cursor(chain.vault_id), 0)
     assert found.head.sequence == trusted.sequence > 5
+
+
+# ---- transactions of other forms ---------------------------------------------------------------------------------------
+
+
+def tell_as_version(site, version):
+    """Let every node refuse a transaction without packets to whoever does not know its version, as nodes do."""
+    spam = {s for s, landed in site.sim.bank.ledger.by_signature.items() if not any(landed.inner)}
+
+    for endpoint in site.sim.endpoints:
+
+        async def request(method, params, honest=endpoint.rpc.request):
+            if (
+                method == "getTransaction"
+                and params[0] in spam
+                and params[1]["maxSupportedTransactionVersion"] < version
+            ):
+                text = f"Transaction version ({version}) is not supported by the requesting client"
+                raise RpcError(text, -32015, None)
+            return await honest(method, params)
+
+        endpoint.rpc.request = request
+    return spam
+
+
+async def test_a_transaction_of_a_version_that_is_not_known_yet_hides_no_packet(site):
+    """Anybody may send one that names the vault as soon as the chain takes them; every node would be stuck at it for ever."""
+    site.deposit(5)
+    site.spam(3)
+    site.finalize()
+    assert len(tell_as_version(site, 1)) >= 3
+    found = await site.chain.reader.packets(site.chain.reader.sources[0], Span(0, 2, 0, 10**9))
+    assert len(found) == 2
+
+
+async def test_a_node_that_refuses_one_question_makes_nobody_read_everything_again(site):
+    """Nodes that are asked too often say so with codes of their own; they have not lied."""
+    site.deposit(5)
+    site.spam(30)
+    site.finalize()
+    rpc = site.sim.endpoints[0].rpc
+    honest, asked = rpc.request, []
+
+    async def request(method, params):
+        if method == "getTransaction":
+            asked.append(params[0])
+            if len(asked) % 12 == 0:
+                raise RpcError("Too many requests for a specific RPC call", -32429, None)
+        return await honest(method, params)
+
+    rpc.request = request
+    source, span = site.chain.reader.sources[0], Span(0, 2, 0, 10**9)
+    for _ in range(10):
+        try:
+            assert len(await site.chain.reader.packets(source, span)) == 2
+            break
+        except Rejected:
+            continue
+    else:
+        raise AssertionError("never read to the end")
+    assert len(asked) < 50  # each once, and what was under way when it refused
