@@ -102,7 +102,11 @@ def decode_table(address: Pubkey, account: Account | None, slot: int, payer: Pub
     except ValueError:
         return None
     meta = found.meta
-    if meta.authority != payer or meta.deactivation_slot != 2**64 - 1:
+    if (
+        len(found.addresses) > LOOKUP_TABLE_MAX_ADDRESSES
+        or meta.authority != payer
+        or meta.deactivation_slot != 2**64 - 1
+    ):
         return None
     keys = tuple(found.addresses)
     is_active = slot > meta.last_extended_slot

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from chains.base import Probe
-from chains.registry import ChainConfig, build_probe
+from chains.registry import FAMILIES, ChainConfig, build_probe
 from messages.digests import get_address
 from messages.documents import compute_digest
 from messages.errors import Rejected, RelayerError, Unavailable
@@ -304,6 +306,15 @@ def _check_chain(chain: ChainConfig, out: _Findings, *, has_key: bool) -> None:
         )
     else:
         out.good(subject, "endpoints", f"{len(chain.endpoints)} endpoints")
+    hosts = Counter(urlsplit(endpoint.rpc_url).hostname or "" for endpoint in chain.endpoints)
+    shared = sorted(host for host, count in hosts.items() if count > 1)
+    if FAMILIES[chain.family].min_endpoints > 1 and shared:
+        out.warn(
+            subject,
+            "same_host",
+            f"several endpoints are one host ({', '.join(shared)}): who runs it says what this operator signs",
+            "endpoints of companies that do not depend on each other, or nodes of your own on other machines",
+        )
     if not has_key:
         out.warn(
             subject,

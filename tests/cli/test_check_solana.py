@@ -202,6 +202,15 @@ def test_a_file_that_cannot_be_meant_is_refused_with_words(tmp_path, chain, chan
     assert words in result.output
 
 
+def test_endpoints_of_one_host_are_worth_a_warning(tmp_path, chain):
+    data = run("check", "-c", str(write(tmp_path / "one", chain)), code=0)
+    assert "same_host" in get_codes(data, "warning")
+    doors = tuple(EndpointConfig(f"e{i}", rpc_url=f"https://rpc-{i}.example.org/") for i in range(4))
+    config = replace(chain.make_config(), endpoints=doors)
+    data = run("check", "-c", str(write(tmp_path / "four", chain, config=config)), code=0)
+    assert "same_host" not in get_codes(data, "warning")
+
+
 def test_prices_and_streams_are_read_from_the_file(tmp_path, chain):
     from relayer.config import load_config
 
