@@ -339,18 +339,24 @@ class SolanaWorld:
         read, now = self.machine.read, self.time
         self.open(*c.make_recv(self.vault, packet, signatures, read, now).to_open)
         delivery = c.make_recv(self.vault, packet, signatures, read, now)
-        if delivery.may_open and self._measure(delivery) > c.MAX_TRANSACTION_BYTES:
+        if delivery.may_open and self._measure(delivery, self._get_table(delivery)) > c.MAX_TRANSACTION_BYTES:
             self.open(*delivery.may_open)
             delivery = c.make_recv(self.vault, packet, signatures, read, now)
-        out = self.send([delivery.instruction], table=_get_table(delivery))
+        out = self.send([delivery.instruction], table=self._get_table(delivery))
         self.inbox_sequence += 1
         assert out.inbox == packet
         assert out.ack.inbox_sequence == self.inbox_sequence == packet.sequence
         assert out.ack.inbox_commitment == compute_commitment(packet)
         return out
 
-    def _measure(self, delivery: c.Delivery) -> int:
-        return len(bytes(self.machine.sign([delivery.instruction], table=_get_table(delivery))))
+    def _measure(self, delivery: c.Delivery, table: Sequence[Pubkey]) -> int:
+        return len(bytes(self.machine.sign([delivery.instruction], table=table)))
+
+    def _get_table(self, delivery: c.Delivery) -> list[Pubkey]:
+        """Return the records of a delivery if it needs a lookup table."""
+        keys = [a.pubkey for a in delivery.instruction.accounts[2:]]
+        is_plain = len(keys) <= MAX_PLAIN_ACCOUNTS - 2 and self._measure(delivery, ()) <= c.MAX_TRANSACTION_BYTES
+        return [] if is_plain else keys
 
     def recv(self, body: b.InboxBody | bytes, timeout: int | None = None) -> Outcome:
         """Certify and deliver the next inbox packet."""
@@ -359,12 +365,6 @@ class SolanaWorld:
 
     def sign_pause(self, key: bytes) -> bytes:
         return sign_digest(key, compute_pause_digest(self.vault_id, self.epoch))
-
-
-def _get_table(delivery: c.Delivery) -> list[Pubkey]:
-    """Return the records of a delivery if they need a lookup table."""
-    keys = [a.pubkey for a in delivery.instruction.accounts[2:]]
-    return keys if len(keys) > MAX_PLAIN_ACCOUNTS - 2 else []
 
 
 def _read_error(error: object, logs: Sequence[str]) -> str:

@@ -77,6 +77,20 @@ WEAKNESSES = {
 }
 
 
+# weaknesses of `solana_twins` that history 0 does not show
+WEAK_PROGRAMS = {
+    "no epoch": 6,
+    "no timeout": 15,
+    "no sum": 28,
+    "no order of legs": 8,
+    "trade stays open": 2,
+    "any trade id": 10,
+    "stale trades": 2,
+    "any canceller": 3,
+    "debtors escape": 33,
+    "pause for ever": 23,
+}
+
 # what a weak program forgets to write, and a history that shows it
 FORGOTTEN = {
     "free cash": (Field(c.Tag.BALANCE, 0, 8), 0),
@@ -283,9 +297,9 @@ def test_a_program_compiled_without_one_check_parts_from_the_others(tmp_path: Pa
         pytest.skip(str(error))
     for seed in range(4):
         check(trio, seed, STEPS)  # no weakness is switched on
-    for number in NUMBERS.values():
+    for weakness, number in NUMBERS.items():
         trio.program.machine.set_weakness(number)
-        find(trio)
+        find(trio, WEAK_PROGRAMS.get(weakness, 0))
 
 
 def test_a_difference_is_told_with_a_short_history() -> None:

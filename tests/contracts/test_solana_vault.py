@@ -254,3 +254,17 @@ def test_a_packet_that_writes_a_record_nobody_has_opened_fails_until_somebody_op
     with pytest.raises(Reverted, match="unopened"):
         world.send([delivery.instruction])
     assert world.bring(packet, signatures).ack.status == b.AckStatus.DONE
+
+
+def test_records_that_need_not_be_open_may_be_opened_where_a_transaction_would_be_too_long() -> None:
+    world, _ = make_world()
+    legs = [b.Leg(0, hashlib.sha256(b"account %d" % i).digest(), USDC, 2**63) for i in range(14)]
+    packet = world.make_inbox_packet(make_execute(*legs))
+    delivery = c.make_recv(world.vault, packet, world.sign(packet), world.machine.read, world.time)
+    assert delivery.to_open == ()
+    assert len(delivery.may_open) == len(legs)
+    with pytest.raises(AssertionError, match="a transaction of"):
+        world.send([delivery.instruction], table=[world.vault.find(record) for record in delivery.may_open])
+    out = world.bring(packet, world.sign(packet))
+    assert (out.ack.status, out.ack.reason) == (b.AckStatus.REFUSED, b.Reason.RANGE)
+    assert out.transaction_bytes <= c.MAX_TRANSACTION_BYTES
