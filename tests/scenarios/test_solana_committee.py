@@ -29,7 +29,7 @@ from relayer.node import Timing
 from relayer.rules.quorum import verify_equivocation
 from relayer.rules.statements import Equivocation, SignedState
 from relayer.service import Service
-from tests.builders import OPERATOR_KEYS, OPERATORS, START, make_parameters, make_vault
+from tests.builders import OPERATOR_KEYS, OPERATORS, START, make_key, make_parameters, make_vault
 from tests.fakes import ToyChain, ToyPlanner, make_toy_chain
 
 CAP = 10**12
@@ -80,7 +80,7 @@ class Net:
             name=f"node{i}",
             store_path=self.folder / f"node{i}.db",
             journal_path=journal,
-            operator_key=Secret(OPERATOR_KEYS[i]),
+            operator_key=Secret(OPERATOR_KEYS[i] if i < 4 else make_key("no operator")),
             parameters=self.parameters,
             chains=[self.make_chain(i), make_toy_chain(self.toy, f"account{i}", self.clock)],
             clock=self.clock,
@@ -195,6 +195,28 @@ async def test_what_nobody_says_is_not_known_and_two_of_four_are_nobody(tmp_path
         await net.run_until(net.has_facts(1))
 
 
+async def test_a_node_of_no_operator_hears_what_is_said_and_says_nothing(tmp_path):
+    async with Net(tmp_path, honest=3) as net:
+        net.start(4)
+        net.deposit(1_000)
+        await net.run_until(net.has_facts(1))
+        stranger = net.services[4].node
+        assert net.get_free(stranger) == 1_000
+        assert stranger.signer.journal.get_highest_number("observation", net.vault_id) is None
+        assert net.services[0].node.signer.journal.get_highest_number("observation", net.vault_id) == 1
+        assert net.get_blames(4) == set()
+
+
+async def test_a_key_in_quarantine_says_nothing_and_the_others_go_on(tmp_path):
+    async with Net(tmp_path) as net:
+        net.services[3].node.signer.journal.record_quarantine(net.clock.now() + 10**6, "test")
+        net.deposit(1_000)
+        await net.run_until(net.has_facts(1))
+        quiet = net.services[3].node
+        assert quiet.signer.journal.get_highest_number("observation", net.vault_id) is None
+        assert net.get_free(quiet) == 1_000
+
+
 async def test_one_operator_that_signs_wrong_heads_is_named_and_changes_nothing(tmp_path):
     async with Net(tmp_path, honest=3) as net:
         net.deposit(1_000)
@@ -258,6 +280,8 @@ async def test_statements_that_nobody_may_make_are_blamed_on_who_sends_them(tmp_
         ({"missing_vault": True}, "missing"),
         ({"down": True}, None),
         ({"clock_ahead_s": 900}, None),
+        ({"clock_ahead_s": -900}, None),
+        ({"slot_ahead": -500, "clock_ahead_s": -200}, None),
     ],
 )
 async def test_one_endpoint_of_four_that_lies_is_named_and_changes_nothing(tmp_path, lie, reason):
@@ -266,9 +290,12 @@ async def test_one_endpoint_of_four_that_lies_is_named_and_changes_nothing(tmp_p
             setattr(net.network.endpoints[0].lies, name, value)
         net.deposit(1_000)
         await net.run_until(net.has_facts(1))
+        await net.pass_time(80, step=10)
         for i, service in net.services.items():
             assert net.get_free(service.node) == 1_000
             assert service.node.store.get_fact_head(net.vault_id, 1) == net.read_state().outbox_head
+            # nobody holds the time: what is final is 13 s old, and is said every minute while nothing waits
+            assert 10 <= net.clock.now() - service.node.get_proven_times()[net.vault_id] <= 13 + 60 + 15
             named = {r for source, r in net.get_blames(i) if source == net.network.endpoints[0].name}
             assert named
             assert reason is None or reason in named
