@@ -282,6 +282,12 @@ class SolanaSubmitter(Submitter):
         """The recv of a packet for the state that the source shows, with its records open and its keys in a table where need be."""
         delivery = await self._choose_records(source, packet, signatures)
         if delivery.to_open:
+            missing = set(delivery.to_open)
+
+            async def is_missing(other: str) -> bool:
+                return missing <= set((await self._choose_records(other, packet, signatures)).to_open)
+
+            await self._confirm(source, is_missing)
             await self._open(source, delivery.to_open)
             delivery = await self._choose_records(source, packet, signatures)
             if delivery.to_open:
@@ -291,7 +297,12 @@ class SolanaSubmitter(Submitter):
         wanted = list(
             dict.fromkeys(meta.pubkey for meta in delivery.instruction.accounts if meta.pubkey != self._vault.program)
         )
-        table = await self._get_table(source, wanted)
+
+        async def names(other: str) -> bool:
+            seen = await self._choose_records(other, packet, signatures)
+            return set(wanted) <= {meta.pubkey for meta in seen.instruction.accounts}
+
+        table = await self._get_table(source, wanted, names)
         if self._measure([delivery.instruction], [table]) > vault.MAX_TRANSACTION_BYTES:
             raise Rejected(
                 "the packet does not fit into a transaction, with a lookup table either",
@@ -363,8 +374,11 @@ class SolanaSubmitter(Submitter):
 
         await self._wait(is_there, what, source)
 
-    async def _get_table(self, source: str, wanted: Sequence[Pubkey]) -> Table:
-        """A table with all these keys, made or extended where need be; Unavailable ("preparing") where it is not ready yet."""
+    async def _get_table(self, source: str, wanted: Sequence[Pubkey], names: Callable[[str], Awaitable[bool]]) -> Table:
+        """A table with all these keys, made or extended where need be; Unavailable ("preparing") where it is not ready yet.
+
+        ``names``: whether the packet names these keys by another endpoint's word too.
+        """
         if self._tables is None:
             self._tables = await find_tables(self._client, source, self._payer)
         for _ in range(2 + len(wanted) // KEYS_PER_EXTENSION):
@@ -372,6 +386,7 @@ class SolanaSubmitter(Submitter):
             lacking = wanted if table is None else [key for key in wanted if key not in table.keys]
             if table is not None and not lacking:
                 break
+            await self._confirm_lacking(source, wanted, lacking, names)
             await self._grow(source, table, lacking)
         else:
             raise _preparing("a lookup table for the packet is being filled", source)
@@ -385,6 +400,35 @@ class SolanaSubmitter(Submitter):
         if ready is None:
             raise _preparing("a lookup table for the packet is being filled", source)
         return ready
+
+    async def _confirm_lacking(
+        self, source: str, wanted: Sequence[Pubkey], lacking: Sequence[Pubkey], names: Callable[[str], Awaitable[bool]]
+    ) -> None:
+        async def is_lacking(other: str) -> bool:
+            table = choose_table(await self._read_tables(other), wanted)
+            return (table is None or not set(lacking) & set(table.keys)) and await names(other)
+
+        await self._confirm(source, is_lacking)
+
+    async def _confirm(self, source: str, agrees: Callable[[str], Awaitable[bool]]) -> None:
+        """Ask the others before rent is paid on one endpoint's word: it is never given back, and one that lies could ask for it each time.
+
+        One that agrees is enough; where nobody else answers, the one has to do. Unavailable ("unconfirmed") where all who answer see it otherwise.
+        """
+        is_doubted = False
+        for other in self._client.sources:
+            if other == source:
+                continue
+            try:
+                if await agrees(other):
+                    return
+                is_doubted = True
+            except (Rejected, Unavailable):
+                continue  # no opinion
+        if is_doubted:
+            raise Unavailable(
+                "no other endpoint sees that the account has anything to pay for", reason="unconfirmed", source=source
+            )
 
     async def _grow(self, source: str, table: Table | None, lacking: Sequence[Pubkey]) -> None:
         """Add keys to a table, or make one with them, and wait a little until it shows."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 from hashlib import sha256
 
 import pytest
+from solders.address_lookup_table_account import ID as TABLE_PROGRAM
 
 from chains.base import Span, advance, bootstrap, collect
 from chains.solana.address import encode_key
+from chains.solana.fees import compute_fee
 from chains.solana.transport import RpcError
 from messages.bodies import AckStatus, Execute
 from messages.errors import Rejected, Unavailable
@@ -187,3 +189,50 @@ async def test_a_node_that_refuses_one_question_makes_nobody_read_everything_aga
     else:
         raise AssertionError("never read to the end")
     assert len(asked) < 50  # each once, and what was under way when it refused
+
+
+# ---- who makes the account pay -----------------------------------------------------------------------------------------
+
+
+def hide_accounts(site, index, is_hidden):
+    """Let an endpoint tell accounts as not there, and every trial as good."""
+
+    def hide(answer, params):
+        rows = [
+            None if row is not None and is_hidden(name, row) else row
+            for name, row in zip(params[0], answer["value"], strict=True)
+        ]
+        return {**answer, "value": rows}
+
+    def pass_trial(answer, params):
+        del params
+        return {**answer, "value": {**answer["value"], "err": None, "unitsConsumed": 9_000}}
+
+    forge(site, index, "getMultipleAccounts", hide)
+    forge(site, index, "simulateTransaction", pass_trial)
+
+
+@pytest.mark.parametrize(("payees", "what"), [(3, "records"), (20, "tables")])
+async def test_an_endpoint_that_hides_what_is_there_makes_nobody_pay_for_it_again(site, payees, what):
+    """Rent is never given back: who is asked first could have the account pay for records and tables that nobody needs."""
+    chain = site.build(site.gas_key)
+    await deliver(site, chain, site.make_certificate(1, site.make_payout(payees), timeout=site.now() + 10_000))
+    assert read_acks(site) == {1: AckStatus.DONE}
+    owner = encode_key(bytes(site.vault.program)) if what == "records" else str(TABLE_PROGRAM)
+    state = encode_key(site.state)
+    hide_accounts(site, 0, lambda name, row: row["owner"] == owner and name != state)
+    payer = site.sim.get_account_key(site.gas_key)
+    before, count = site.sim.get_balance(payer), len(site.sim.bank.ledger.by_signature)
+    for _ in range(12):
+        try:
+            signed = await chain.submitter.prepare(site.make_certificate(2, site.make_payout(payees)), ())
+            break
+        except Unavailable as error:
+            if error.reason != "preparing":
+                raise
+            site.sim.mine()
+    await chain.submitter.send(signed)
+    site.sim.mine()
+    assert read_acks(site) == {1: AckStatus.DONE, 2: AckStatus.DONE}
+    assert len(site.sim.bank.ledger.by_signature) == count + 1
+    assert before - site.sim.get_balance(payer) == compute_fee(signed.priority_fee, signed.max_fee)
