@@ -34,10 +34,12 @@ MAX_SEEN = 50_000
 
 @dataclass
 class _Walk:
-    """A stretch of the list that is being read downwards: its newest transaction, and the last one that was read."""
+    """A stretch of the list that is being read downwards: its newest transaction, and the last one above which all were read."""
 
     newest: Listed | None = None
     last: Listed | None = None
+    is_whole: bool = True
+    """Whether nothing was left out below ``last``."""
 
 
 class VaultHistory:
@@ -97,8 +99,8 @@ class VaultHistory:
                 self._walk, is_newest = _Walk(), True
             await self._read_page(self._walk, missing)
         if self._walk is not None:
-            # What lies below in this stretch is older than everything that was asked for.
-            self._top, self._walk = self._walk.newest or self._top, None
+            # What lies below in this stretch is older than everything that was asked for; where one above it is unread, nothing is settled.
+            self._top, self._walk = (self._walk.newest if self._walk.is_whole else None) or self._top, None
         self._has_missed = False
         events = [event for found in self._events.values() for event in found]
         return make_claims(events, after, upto)
@@ -115,13 +117,17 @@ class VaultHistory:
         for start in range(0, len(unread), PARALLEL):
             part = unread[start : start + PARALLEL]
             found = await asyncio.gather(*(self._read(row) for row in part), return_exceptions=True)
+            failures = [events for events in found if isinstance(events, BaseException)]
             for row, events in zip(part, found, strict=True):
-                if isinstance(events, BaseException):
-                    raise events
-                self._keep(row, events, missing)
-                walk.last = row
+                # where a busy node gives only some of them, these are not asked for again
+                if not isinstance(events, BaseException):
+                    self._keep(row, events, missing)
+            walk.is_whole = not failures
             if not missing:
                 return
+            if failures:
+                raise failures[0]
+            walk.last = part[-1]
         if rows:
             walk.last = rows[-1]
         if len(rows) < len(page) or not page:

@@ -272,6 +272,26 @@ async def test_where_the_time_is_over_the_next_call_goes_on_from_there(site, mon
             await VaultHistory(client, source, 0.0).collect(0, 1, 0)
 
 
+async def test_a_transaction_that_was_left_out_above_what_was_wanted_is_read_with_the_next_call(site):
+    """A busy node gives some of what is asked for at once. What it left out must not count as read."""
+    site.deposit(5, 6, 7)
+    site.finalize()
+    client, source = site.chain.reader._client, site.chain.reader.sources[0]
+    newest = next(row.signature for row in await client.list_transactions(source, site.state) if not row.is_failed)
+
+    class Busy(Budget):
+        async def read_events(self, source, listed):
+            if self.left and listed.signature == newest:
+                raise Unavailable("too many requests", reason="behind")
+            return await self._client.read_events(source, listed)
+
+    busy = Busy(client, 1)
+    history = VaultHistory(busy, source, 0.0)
+    assert [claim.packet.sequence for claim in await history.collect(0, 2, 0)] == [1, 2]
+    busy.left = 0
+    assert [claim.packet.sequence for claim in await history.collect(2, 3, 0)] == [3]
+
+
 async def test_a_source_that_turns_its_pages_round_is_told(site, monkeypatch):
     monkeypatch.setattr(history_module, "MAX_SIGNATURES", 2)
     site.deposit(5, 6, 7, 8)
