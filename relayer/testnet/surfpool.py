@@ -195,8 +195,16 @@ def ask_solana(url: str, method: str, params: Sequence[Any] = ()) -> Any:
         raise Unavailable(f"the node does not answer {method}: {error}", reason="unreachable") from error
     if not isinstance(answer, dict) or "error" in answer:
         failure = answer.get("error") if isinstance(answer, dict) else answer
-        raise Rejected(f"the node refuses {method}: {json.dumps(failure)[:600]}", reason="rpc_error")
+        raise Rejected(f"the node refuses {method}: {_tell_failure(failure)}", reason="rpc_error")
     return answer.get("result")
+
+
+def _tell_failure(failure: Any) -> str:
+    """Code, message and what failed in a transaction; not the log that a node puts between them."""
+    found = failure if isinstance(failure, dict) else {"message": failure}
+    data = found.get("data")
+    failed = json.dumps(data.get("err")) if isinstance(data, dict) and "err" in data else ""
+    return f"{found.get('code')} {str(found.get('message'))[:300]} {failed}".rstrip()
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from solders.keypair import Keypair
 
+from contracts.solana import get_program
 from messages.canonical import decode_canonical
 from messages.errors import Rejected
+from messages.hashing import sha256
 from relayer.keys import Secret, create_key_file
 from relayer.testnet.cosmos_door import CosmosDoor
 from relayer.testnet.door import get_faucet_key
@@ -15,6 +18,7 @@ from relayer.testnet.given import load_given, open_key
 from relayer.testnet.nodes import SidecarSizes, start_anvil, start_sidecar
 from relayer.testnet.processes import Group
 from relayer.testnet.run import Options, get_unavailable_reason, run_testnet
+from relayer.testnet.surfpool import ask_solana, start_surfnet
 from relayer.testnet.wasmd import DENOM, GAS_PRICE, PREFIX, start_wasmd
 from relayer.toml_writer import encode_toml
 
@@ -191,15 +195,28 @@ def start_given_cosmos(group, name, number):
     ), network.faucet_key
 
 
+def start_given_solana(group, name, number):
+    network = start_surfnet(group, f"surfnet-{name}")
+    program = Keypair.from_seed(sha256(b"program %d" % number)).pubkey()
+    network.install_program(str(program), get_program("vault"))
+    faucet = sha256(b"faucet %d" % number)
+    ask_solana(network.url, "requestAirdrop", [str(Keypair.from_seed(faucet).pubkey()), 10**12])
+    return make_solana_chain(
+        genesis_hash=ask_solana(network.url, "getGenesisHash"),
+        program=str(program),
+        endpoints=[{"name": f"p{i}", "rpc": f"{network.url}/{i}"} for i in range(4)],
+    ), faucet
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
-@pytest.mark.parametrize("families", [("evm", "evm"), ("evm", "cosmos")], ids="-".join)
+@pytest.mark.parametrize("families", [("evm", "evm"), ("evm", "cosmos"), ("evm", "solana")], ids="-".join)
 def test_the_story_runs_through_given_endpoints(tmp_path, families):
     reason = get_unavailable_reason(families)
     if reason:
         pytest.skip(reason)
     chains = {}
-    starters = {"evm": start_given_evm, "cosmos": start_given_cosmos}
+    starters = {"evm": start_given_evm, "cosmos": start_given_cosmos, "solana": start_given_solana}
     with Group(tmp_path / "nodes") as group:
         for number, (name, family) in enumerate(zip(NAMES[: len(families)], families, strict=True)):
             chain, key = starters[family](group, name, 31501 + number)
