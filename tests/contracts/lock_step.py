@@ -1016,6 +1016,7 @@ SYNONYMS = {
     ("pause", "", "signature"),  # of another length
     ("link", "", "signature"),
     ("deposit", "", "transfer"),  # the token has no word for it
+    ("deposit", "", "token"),
     ("deposit", "", "coins"),
     ("deposit", "", "kind"),
     ("deposit", "amount", "coins"),

@@ -9,6 +9,9 @@ does when the same is put in other words, and what the program does is held to i
 * what the compact form cannot say (another envelope, what is no canonical body, a signature of another length) fails before it
   is sent, and must be refused by the others.
 
+A carrier of a packet may choose how it says it there (longer forms, more accounts); here it is said in many ways, and all must come
+to the same.
+
 After a difference of the first two kinds histories could not go on together, so that step is taken back on all sides. Nothing is
 left out without a comparison, and `Counts.differences` tells how often which difference came up.
 """
@@ -16,12 +19,13 @@ left out without a comparison, and `Counts.differences` tells how often which di
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from solders.account import Account
-from solders.instruction import Instruction
+from solders.instruction import AccountMeta, Instruction
 from solders.keypair import Keypair
 from solders.pubkey import Pubkey
 from solders.system_program import ID as SYSTEM_PROGRAM
@@ -33,8 +37,11 @@ from messages.bodies import (
     SOLANA_LIMITS,
     Ack,
     AckStatus,
+    DecideTrades,
+    DecideWithdrawals,
     Execute,
     InboxBody,
+    Leg,
     Limits,
     Reason,
     SeriesDefinition,
@@ -45,6 +52,7 @@ from messages.bodies import (
 from messages.digests import get_address
 from messages.errors import Rejected
 from messages.ids import compute_denom_asset
+from messages.packet import Packet
 from tests.contracts import solana_harness
 from tests.contracts.evm_state import RawEvm
 from tests.contracts.lock_step import (
@@ -208,8 +216,12 @@ class SolanaSide(Side):
 
     def _recv(self, step: Step, epoch: int) -> solana_harness.Outcome | Refusal:
         packet, signatures = self.make_recv(step, epoch)
+
+        def vary(instruction: Instruction) -> Instruction:
+            return vary_delivery(instruction, packet, random.Random(step.number))
+
         try:
-            out = self.world.bring(packet, signatures)
+            out = self.world.bring(packet, signatures, vary)
         except Rejected:
             return UNSPEAKABLE
         self.inbox_sequence, self.last = packet.sequence, (packet, signatures)
@@ -329,6 +341,80 @@ class SolanaSide(Side):
             self.words, self.symbols, world.packets = words, symbols, packets
 
         return restore
+
+
+# ---- what a carrier may choose ----------------------------------------------------------------------------------------
+
+
+class _Bytes:
+    """What is left of an instruction's data."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    def take(self, count: int) -> bytes:
+        taken, self.data = self.data[:count], self.data[count:]
+        assert len(taken) == count, "the data of a delivery ended early"
+        return taken
+
+
+def vary_delivery(instruction: Instruction, packet: Packet, chance: random.Random) -> Instruction:
+    """Return a delivery that says the same packet in another way: more accounts, longer forms of legs, items and prices."""
+    rest = _Bytes(bytes(instruction.data))
+    out = rest.take(17)
+    count = rest.take(1)
+    out += count + rest.take(65 * count[0])
+    count = rest.take(1)
+    out += count
+    for _ in range(count[0]):
+        head = rest.take(2)
+        out += head + rest.take(c.KEY_BYTES[c.Tag(head[1])])
+    out += rest.take(1)
+    body = decode_inbox_body(packet.payloads[0].value, SOLANA_LIMITS)
+    match body:
+        case Execute():
+            out += rest.take(32) + rest.take(1)
+            out += b"".join(_vary_price(rest, price.series, chance) for price in body.prices)
+            out += rest.take(1) + b"".join(_vary_leg(rest, leg, chance) for leg in body.legs)
+        case DecideTrades() | DecideWithdrawals():
+            out += rest.take(32) + (rest.take(8) if isinstance(body, DecideTrades) else b"") + rest.take(1)
+            out += b"".join(_vary_item(rest, item.id, chance) for item in body.items)
+        case _:
+            out += rest.take(len(rest.data))
+    assert not rest.data
+    accounts = list(instruction.accounts)
+    for _ in range(chance.randrange(3)):  # repeated, or of no use
+        stranger = AccountMeta(SYSTEM_PROGRAM, is_signer=False, is_writable=False)
+        accounts.append(chance.choice([*accounts, stranger]))
+    return Instruction(instruction.program_id, out, accounts)
+
+
+def _vary_price(rest: _Bytes, series: bytes, chance: random.Random) -> bytes:
+    index = rest.take(1)
+    if index[0] == c.EXPLICIT:
+        index += rest.take(32)
+    elif chance.randrange(2):
+        index = bytes([c.EXPLICIT]) + series
+    price = rest.take(rest.take(1)[0])
+    if len(price) < 32 and chance.randrange(2):
+        price = b"\0" + price
+    return index + bytes([len(price)]) + price
+
+
+def _vary_leg(rest: _Bytes, leg: Leg, chance: random.Random) -> bytes:
+    index = rest.take(1)
+    if index[0] == c.EXPLICIT:
+        return index + rest.take(34)
+    usual = index + rest.take(8)
+    word = (leg.delta % 2**256).to_bytes(32, "big")
+    return bytes([c.EXPLICIT]) + index + bytes([leg.kind]) + word if chance.randrange(4) == 0 else usual
+
+
+def _vary_item(rest: _Bytes, identity: bytes, chance: random.Random) -> bytes:
+    index, is_explicit = rest.take(1), rest.take(1)
+    if is_explicit[0]:
+        return index + is_explicit + rest.take(32)
+    return index + b"\1" + identity if chance.randrange(2) else index + is_explicit
 
 
 # ---- where the program differs on purpose -----------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -44,6 +44,9 @@ LAMPORTS = 10**12
 MAX_UNITS = 1_400_000
 TOKEN_REFUSAL = "token program"  # it refused what the vault asked of it
 MAX_PLAIN_ACCOUNTS = 18  # beyond, a delivery goes through a lookup table
+
+
+Vary = Callable[[Instruction], Instruction]
 
 
 class Reverted(Exception):
@@ -334,28 +337,37 @@ class SolanaWorld:
         digest = compute_packet_digest(self.vault_id, self.epoch, packet.sequence, compute_commitment(packet))
         return [sign_digest(k, digest) for k in keys or self.operator_keys[: self.threshold]]
 
-    def bring(self, packet: Packet, signatures: Sequence[bytes]) -> Outcome:
-        """Open what the packet writes, send recv in one transaction, check what must hold for an accepted packet."""
+    def bring(self, packet: Packet, signatures: Sequence[bytes], vary: Vary | None = None) -> Outcome:
+        """Open what the packet writes, send recv in one transaction, check what must hold for an accepted packet.
+
+        ``vary`` says the same in another way that a carrier may choose; where that is too long, the usual way is taken.
+        """
         read, now = self.machine.read, self.time
         self.open(*c.make_recv(self.vault, packet, signatures, read, now).to_open)
         delivery = c.make_recv(self.vault, packet, signatures, read, now)
-        if delivery.may_open and self._measure(delivery, self._get_table(delivery)) > c.MAX_TRANSACTION_BYTES:
+        if delivery.may_open and not self._fits(delivery.instruction):
             self.open(*delivery.may_open)
             delivery = c.make_recv(self.vault, packet, signatures, read, now)
-        out = self.send([delivery.instruction], table=self._get_table(delivery))
+        instruction = delivery.instruction
+        if vary is not None and self._fits(varied := vary(instruction)):
+            instruction = varied
+        out = self.send([instruction], table=self._get_table(instruction))
         self.inbox_sequence += 1
         assert out.inbox == packet
         assert out.ack.inbox_sequence == self.inbox_sequence == packet.sequence
         assert out.ack.inbox_commitment == compute_commitment(packet)
         return out
 
-    def _measure(self, delivery: c.Delivery, table: Sequence[Pubkey]) -> int:
-        return len(bytes(self.machine.sign([delivery.instruction], table=table)))
+    def _fits(self, instruction: Instruction) -> bool:
+        return self._measure(instruction, self._get_table(instruction)) <= c.MAX_TRANSACTION_BYTES
 
-    def _get_table(self, delivery: c.Delivery) -> list[Pubkey]:
+    def _measure(self, instruction: Instruction, table: Sequence[Pubkey]) -> int:
+        return len(bytes(self.machine.sign([instruction], table=table)))
+
+    def _get_table(self, instruction: Instruction) -> list[Pubkey]:
         """Return the records of a delivery if it needs a lookup table."""
-        keys = [a.pubkey for a in delivery.instruction.accounts[2:]]
-        is_plain = len(keys) <= MAX_PLAIN_ACCOUNTS - 2 and self._measure(delivery, ()) <= c.MAX_TRANSACTION_BYTES
+        keys = [a.pubkey for a in instruction.accounts[2:]]
+        is_plain = len(keys) <= MAX_PLAIN_ACCOUNTS - 2 and self._measure(instruction, ()) <= c.MAX_TRANSACTION_BYTES
         return [] if is_plain else keys
 
     def recv(self, body: b.InboxBody | bytes, timeout: int | None = None) -> Outcome:

@@ -60,6 +60,8 @@ EDITS: dict[str, tuple[str, str, str]] = {
     "pause for ever": ("calls", "c.state.pause_used & bit == 0,", "c.state.pause_used & bit == 0 || weak(),"),
     "own offers": ("calls", "require(taker != o.maker,", "require(taker != o.maker || weak(),"),
     "floored cost": ("values", "checked_add(u64::from(rest != 0))", "checked_add(u64::from(rest != 0 && !weak()))"),
+    # a carrier could force a refusal by how it says the packet
+    "no long legs": ("recv", "is_in_range.then_some(delta)", "(is_in_range && !(is_wide && weak())).then_some(delta)"),
 }  # fmt: skip
 NUMBERS = {name: number for number, name in enumerate(EDITS, 1)}
 

@@ -8,17 +8,20 @@ red. `make soak` plays many more.
 from __future__ import annotations
 
 import os
+import random
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
+from solders.instruction import Instruction
 
 from chains.cosmos.wasm_vm import MemoryStorage
 from contracts.solana import client as c
 from contracts.solana.compile import ToolchainMissingError
 from messages.bodies import Execute, Leg, encode_body
-from tests.contracts import solana_harness
+from messages.packet import Packet
+from tests.contracts import lock_step_solana, solana_harness
 from tests.contracts.evm_engines import HAS_REVM
 from tests.contracts.lock_step import (
     ACCOUNTS,
@@ -227,6 +230,22 @@ def test_caps_beyond_64_bits_are_a_difference_too() -> None:
     before = trio.counts.differences.get("wide cap", 0)
     check(trio, WIDE_CAP, STEPS)
     assert trio.counts.differences["wide cap"] > before
+
+
+def test_a_packet_is_said_to_the_program_in_many_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    trio = get_trio()
+    ways = []
+    vary = lock_step_solana.vary_delivery
+
+    def watch(instruction: Instruction, packet: Packet, chance: random.Random) -> Instruction:
+        varied = vary(instruction, packet, chance)
+        ways.append((varied.data != instruction.data, varied.accounts != instruction.accounts))
+        return varied
+
+    monkeypatch.setattr(lock_step_solana, "vary_delivery", watch)
+    for seed in range(3):
+        check(trio, seed, STEPS)
+    assert set(ways) == {(False, False), (False, True), (True, False), (True, True)}
 
 
 def test_a_refusal_with_another_word_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
