@@ -28,6 +28,9 @@ MAX_PACKETS = 50_000
 """Events that are kept of one source: of the largest collect, with room for those that answer and those that links need."""
 MAX_PACKET_BYTES = 256 << 20
 """Their payloads: far above what the largest collect needs (about 50 MB)."""
+MIN_DEEPER_SLOTS = 1_000
+MAX_DEEPER_SLOTS = 256_000
+"""How far below the floor a number is looked for that stays missing: seven minutes, doubled each time, up to a day and more."""
 MAX_SEEN = 50_000
 """Transactions without a packet that are remembered of one source."""
 
@@ -62,6 +65,8 @@ class VaultHistory:
         self._after = 0
         self._floor = 0
         self._has_missed = False
+        self._deeper = 0
+        """Slots below the floor that are read too while a number stays missing."""
 
     async def collect(self, after: int, upto: int, floor: int) -> tuple[Claim, ...]:
         """Claims of the numbers ``after`` < n <= ``upto``, in order and without a gap.
@@ -69,7 +74,8 @@ class VaultHistory:
         Args:
             after: number of the last packet that is known.
             upto: number of the last packet that is wanted.
-            floor: slot at or below which packet ``after`` was made; nothing older is read.
+            floor: slot at or below which packet ``after`` was made, as far as known: an operator that says a low number at a late slot makes it
+                too high. Nothing older is read, unless a number stays missing.
 
         Raises:
             Unavailable: "packets_missing" after everything was read; and of the source. What was read by then is kept.
@@ -89,7 +95,7 @@ class VaultHistory:
         self._drop_old(after)
         if after < self._after or floor < self._floor or (self._top is None and self._walk is None):
             self._forget(everything=False)
-            self._after, self._floor = after, floor
+            self._after, self._floor = after, max(floor - self._deeper, 0)
         is_newest = False
         missing = self._find_missing(wanted)
         while missing:
@@ -101,7 +107,7 @@ class VaultHistory:
         if self._walk is not None:
             # What lies below in this stretch is older than everything that was asked for; where one above it is unread, nothing is settled.
             self._top, self._walk = (self._walk.newest if self._walk.is_whole else None) or self._top, None
-        self._has_missed = False
+        self._has_missed, self._deeper = False, 0
         events = [event for found in self._events.values() for event in found]
         return make_claims(events, after, upto)
 
@@ -199,6 +205,8 @@ class VaultHistory:
     def _miss(self, wanted: int, missing: set[int]) -> Unavailable:
         # an index that lags behind looks like "nothing happened": read the list again next time, and the second time the transactions too
         self._forget(everything=self._has_missed)
+        if self._has_missed:
+            self._deeper = min(max(2 * self._deeper, MIN_DEEPER_SLOTS), MAX_DEEPER_SLOTS)
         self._has_missed = not self._has_missed
         return Unavailable(
             "the endpoint does not tell every packet: it lags or withholds",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 
 import pytest
@@ -9,6 +10,7 @@ from solders.address_lookup_table_account import ID as TABLE_PROGRAM
 
 from chains.base import Span, advance, bootstrap, collect
 from chains.solana.address import encode_key
+from chains.solana.codec import decode_unsigned, encode_unsigned
 from chains.solana.fees import compute_fee
 from chains.solana.transport import RpcError
 from messages.bodies import AckStatus, Execute
@@ -236,3 +238,36 @@ async def test_an_endpoint_that_hides_what_is_there_makes_nobody_pay_for_it_agai
     assert read_acks(site) == {1: AckStatus.DONE, 2: AckStatus.DONE}
     assert len(site.sim.bank.ledger.by_signature) == count + 1
     assert before - site.sim.get_balance(payer) == compute_fee(signed.priority_fee, signed.max_fee)
+
+
+# ---- where packets are looked for --------------------------------------------------------------------------------------
+
+
+async def test_an_operator_that_says_the_lowest_number_at_a_late_slot_hides_no_packet_from_who_starts_anew(site):
+    """The slot of such a set is that of later numbers: below it lie packets that nobody has folded yet."""
+    await site.speak()
+    _, trusted, _ = await bootstrap(site.chain, site.now())
+    found = await collect(site.chain, trusted, get_start_cursor(site.chain.vault_id), 0)
+    site.deposit(2)
+    site.finalize()
+    second = await site.chain.observer.observe(site.now())
+    site.deposit(3)
+    site.finalize()
+    site.finalize()
+    await site.speak(*KEYS[:2])
+    site.say(
+        site.chain, replace(second, claim=encode_unsigned(replace(decode_unsigned(second.claim), slot=10**9))), KEYS[3]
+    )
+    trusted = (await advance(site.chain, trusted, site.now())).steps[-1][1]
+    found = await collect(site.chain, trusted, found.cursor, 0)
+    assert (found.cursor.sequence, trusted.sequence) == (2, 2)
+    node = site.build()  # nothing of what was read is left
+    site.finalize()
+    await site.speak(listener=node)
+    after = (await advance(node, trusted, site.now())).steps[-1][1]
+    for _ in range(3):
+        try:
+            found = await collect(node, after, found.cursor, trusted.slot)
+        except Unavailable:
+            continue
+    assert [fact.sequence for fact in found.facts] == [3]
