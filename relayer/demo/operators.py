@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from chains.registry import build_chain
 from messages.documents import MarketSnapshot, OpenPackets, Parameters, compute_digest
@@ -38,6 +38,8 @@ TIMING = {
     "observe_idle_s": 120,
 }
 """A look every two minutes is enough where finality takes a quarter of an hour, and keeps hours of virtual time cheap."""
+LOG_FILE = "node.log"
+"""In an operator's folder: what its node would call a human for. With --verbose nodes talk on stderr instead."""
 LIES = 3
 """How often a lie is said: the broker may lose one."""
 
@@ -69,9 +71,10 @@ class Operators:
         self.world = world
         self.bus = bus
         self.folder = folder
-        self.level = "info" if verbose else "error"
+        self.is_verbose = verbose
         self.services: dict[int, Service] = {}
         self.tasks: dict[int, asyncio.Task[None]] = {}
+        self._logs: dict[int, TextIO] = {}
         self.notes: dict[tuple[str, bytes, bytes], PlanNote] = {}
 
     async def start_all(self) -> None:
@@ -109,7 +112,7 @@ class Operators:
                 },
                 "gossip": {"kind": "memory"},
                 "timing": TIMING,
-                "log": {"level": self.level},
+                "log": {"level": "info" if self.is_verbose else "error"},
                 "chains": chains,
             },
             comment="One operator of the demo. The chains were simulated inside the demo and ended with it.",
@@ -129,6 +132,8 @@ class Operators:
             build_chain(chain, _load_key(config, config.submit_keys[chain.chain_id]).reveal(), sims)
             for chain in config.chains
         ]
+        if not self.is_verbose:
+            self._logs[i] = (self.folder / f"op{i}" / LOG_FILE).open("a", buffering=1)
         service = Service.open(
             name=config.name,
             store_path=config.store_path,
@@ -141,7 +146,7 @@ class Operators:
             feeds=[SimulatedFeed(self.world.reporters, self.world.clock.now())],
             planner=ListeningPlanner(self.notes),
             timing=config.timing,
-            log=make_logger(level=config.log.level),
+            log=make_logger(level=config.log.level, stream=self._logs.get(i)),
         )
         self.services[i] = service
         self.tasks[i] = asyncio.create_task(service.run(), name=config.name)
@@ -165,6 +170,7 @@ class Operators:
         with contextlib.suppress(asyncio.CancelledError):
             await task
         self.services.pop(i).close()
+        self._close_log(i)
 
     async def stop_all(self) -> None:
         """Ask every service to stop, wait, close the files."""
@@ -176,8 +182,13 @@ class Operators:
             for task in pending:
                 task.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
-        for service in self.services.values():
+        for i, service in self.services.items():
             service.close()
+            self._close_log(i)
+
+    def _close_log(self, i: int) -> None:
+        if (log := self._logs.pop(i, None)) is not None:
+            log.close()
 
     def check(self) -> None:
         """Bring out the error of a service that ended by itself."""

@@ -23,7 +23,7 @@ from messages.ids import HOUSE, INSURANCE, compute_due_id
 from messages.outbox import Fact, combine_tiers
 from relayer.commands.view import describe_tier
 from relayer.demo.faults import BUS_FAULTS, DEAD_OPERATOR, KILLED_OPERATOR, reorg_once, spoil_endpoints
-from relayer.demo.operators import Operators
+from relayer.demo.operators import LOG_FILE, Operators
 from relayer.demo.scenario import load_scenario
 from relayer.demo.screen import Screen, show_units
 from relayer.demo.site import Site
@@ -400,6 +400,7 @@ class _Run:
                 [(r["chain"], r["name"], r["reason"], str(r["count"])) for r in rows],
                 left=3,
             )
+            self.screen.say(f"What its node would call a human for is in {self.folder}/op{HONEST}/{LOG_FILE}.")
         return rows
 
     def _get_final_state(self) -> dict[str, Any]:
