@@ -79,6 +79,7 @@ ALERTS: Final = (
           only=(("source", "own journal"),)),
     Alert("equivocation", _M + "blame_age_seconds", "<", DAY_S, _BAD, 0, "an operator made two statements for one slot",
           only=(("reason", "equivocation"),)),
+    Alert("observer_silent", _M + "observation_age_seconds", ">", 300, _BAD, 60, "an operator says nothing of a vault"),
     Alert("wrong_head", _M + "blame_age_seconds", "<", DAY_S, _BAD, 0, "an operator signed another head than m others saw",
           only=(("chain", "gossip"), ("reason", "wrong_head"))),
     Alert("head_old", _M + "head_age_seconds", ">", 3600, _BAD, 300, "a chain's finality or all its endpoints stand still"),

@@ -100,6 +100,7 @@ def compute_families(service: Service, carrier: CarrierState | None = None) -> t
     for chain in node.chains.values():
         _add_chain(out, node, chain, now)
     _add_committee(out, node, now)
+    _add_observers(out, node, now)
     _add_incidents(out, node, now)
     _add_effects(out, node)
     _add_loops(out, service, now)
@@ -224,6 +225,20 @@ def compute_conservation_delta(node: Node) -> int:
             return abs(error.got - error.expected) or 1
         return 1
     return 0
+
+
+def _add_observers(out: _Families, node: Node, now: int) -> None:
+    operators = node.get_committee().operators
+    for vault_id, heard_at in node.heard_at.items():
+        for operator, at in heard_at.items():
+            if operator in operators:
+                out.gauge(
+                    "observation_age_seconds",
+                    "Time since an operator last said what it reads of a vault whose states nobody can prove.",
+                    now - at,
+                    chain=node.chains[vault_id].chain_id,
+                    operator="0x" + operator.hex(),
+                )
 
 
 def _add_incidents(out: _Families, node: Node, now: int) -> None:

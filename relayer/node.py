@@ -206,6 +206,8 @@ class Node:
         self.said: dict[bytes, Said] = {}
         # vault -> (operator, number) -> head that the operator signed and that the own facts have not judged yet
         self.heard_heads: dict[bytes, dict[tuple[bytes, int], bytes]] = {}
+        # vault -> operator -> unix seconds at which it last said something of the vault (or at which the first of them did)
+        self.heard_at: dict[bytes, dict[bytes, int]] = {}
         self.peer_packets: dict[bytes, dict[int, Claim]] = {}
         self.peer_sources: dict[bytes, bytes] = {}  # vault -> operator that sent what is held
         self.doubted_peers: dict[

@@ -118,6 +118,11 @@ def verify_statements(node: Node, vault_id: bytes, first: bytes, second: bytes) 
 
 
 def _take(node: Node, chain: Chain[Any, Any, Any, Any], accepted: Accepted) -> None:
+    now = node.clock.now()
+    heard_at = node.heard_at.setdefault(chain.vault_id, {})
+    for operator in node.get_committee().operators:
+        heard_at.setdefault(operator, now)
+    heard_at[accepted.operator] = now
     heard = node.heard_heads.setdefault(chain.vault_id, {})
     heard.setdefault((accepted.operator, accepted.sequence), accepted.head)
     mine = sorted(sequence for operator, sequence in heard if operator == accepted.operator)

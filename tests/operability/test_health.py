@@ -104,6 +104,11 @@ async def cause_equivocation(c):
     await c.run_for(10)
 
 
+async def cause_observer_silent(c):
+    node = c.services[0].node
+    node.heard_at[c.chains[0].vault_id] = {OPERATORS[2]: c.clock.now(), OPERATORS[3]: c.clock.now() - 301}
+
+
 async def cause_wrong_head(c):
     node, vault_id = c.services[0].node, c.chains[0].vault_id
     node.heard_heads[vault_id] = {(OPERATORS[3], 1): b"\7" * 32}  # what it said of a packet that comes now

@@ -25,6 +25,7 @@ from relayer.clock import VirtualClock
 from relayer.gossip import Faults, MemoryBus
 from relayer.keys import Journal, Secret
 from relayer.log import make_logger
+from relayer.metrics import compute_families
 from relayer.node import Timing
 from relayer.rules.quorum import verify_equivocation
 from relayer.rules.statements import Equivocation, SignedState
@@ -226,7 +227,7 @@ async def test_one_operator_that_signs_wrong_heads_is_named_and_changes_nothing(
             await net.pass_time(4)
         net.deposit(500)
         await net.run_until(net.has_facts(2))
-        await net.pass_time(4)
+        await net.pass_time(100, step=10)
         for i, service in net.services.items():
             assert net.get_free(service.node) == 1_500
             assert service.node.store.get_fact_head(net.vault_id, 2) == net.read_state().outbox_head
@@ -236,6 +237,10 @@ async def test_one_operator_that_signs_wrong_heads_is_named_and_changes_nothing(
             }
             assert not service.node.store.get_halts()
             assert not service.node.store.get_evidence()  # it never said two things about one number
+            ages = {f.name: f for f in compute_families(service)}["optsettle_observation_age_seconds"].samples
+            assert {dict(s.labels)["operator"]: s.value > 75 for s in ages} == {
+                f"0x{operator.hex()}": operator == OPERATORS[3] for operator in OPERATORS
+            }  # who went silent is seen
 
 
 async def test_two_heads_for_one_number_are_evidence_on_every_node(tmp_path):
