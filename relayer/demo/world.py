@@ -41,7 +41,7 @@ LONG_VALID_S = 7 * 86_400
 FAMILIES: Mapping[str, FamilyParameters] = {
     "evm": FamilyParameters("evm", timeout_s=1_800, max_legs=64, max_items=256),
     "cosmos": FamilyParameters("cosmos", timeout_s=300, max_legs=128, max_items=256),
-    "solana": FamilyParameters("solana", timeout_s=300, max_legs=12, max_items=11),
+    "solana": FamilyParameters("solana", timeout_s=300, max_legs=12, max_items=7),
 }
 """Timeout and packing of each family (protocol.md 7.7 and 11)."""
 
