@@ -66,6 +66,10 @@ class Pool:
             del newest[min(newest)]
         return _accept(signed, is_news=o.sequence in newest)
 
+    def get_threshold(self) -> int:
+        """How many of the operators in force are needed; Rejected ("no_set") before the first."""
+        return get_operator_set(self._rules.sets, self._now).threshold
+
     def get_observations(self) -> tuple[SignedObservation, ...]:
         """The newest statement for each of the newest numbers of every operator in force, made since that set is in force."""
         if not self._now:

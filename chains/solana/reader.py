@@ -16,7 +16,7 @@ from typing import TypeVar
 from chains.base import Head, Reader, Span
 from chains.solana.client import SolanaClient
 from chains.solana.history import VaultHistory
-from chains.solana.observations import choose_attested, get_operator_set, verify_attested
+from chains.solana.observations import choose_attested, verify_attested
 from chains.solana.pool import Pool
 from chains.solana.transport import TIMEOUT_S
 from chains.solana.types import MAX_COMMITMENTS, Attested, SignedObservation, Trusted
@@ -120,7 +120,7 @@ class SolanaReader(Reader[Attested, Trusted, Attested, Attested]):
         observations = self._pool.get_observations()
         if not observations:
             return None
-        threshold = get_operator_set(self._rules.sets, max(s.observation.clock for s in observations)).threshold
+        threshold = self._pool.get_threshold()
         standing = None if trusted is None else self._evidence.get(trusted)
         found = choose_attested(observations, threshold, (), 0, trusted, standing)
         if found is None:

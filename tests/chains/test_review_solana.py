@@ -9,14 +9,16 @@ import pytest
 from solders.address_lookup_table_account import ID as TABLE_PROGRAM
 
 from chains.base import Span, advance, bootstrap, collect
+from chains.registry import build_solana_sim_chain
 from chains.solana.address import encode_key
 from chains.solana.codec import decode_unsigned, encode_unsigned
 from chains.solana.fees import compute_fee
 from chains.solana.transport import RpcError
+from chains.solana.types import OperatorSet
 from messages.bodies import AckStatus, Execute
 from messages.errors import Rejected, Unavailable
 from messages.outbox import get_start_cursor
-from tests.chains.solana_site import KEYS, Site
+from tests.chains.solana_site import KEYS, OPERATORS, SETS, Site
 from tests.chains.test_solana_submitter import read_acks
 
 FOREVER = 2**60
@@ -271,3 +273,17 @@ async def test_an_operator_that_says_the_lowest_number_at_a_late_slot_hides_no_p
         except Unavailable:
             continue
     assert [fact.sequence for fact in found.facts] == [3]
+
+
+# ---- around a rotation -------------------------------------------------------------------------------------------------
+
+
+async def test_one_operator_that_says_a_time_after_the_rotation_does_not_bring_the_next_threshold_forward(site):
+    """A clock may be ahead by half a minute; what m is now is not the word of the one that is."""
+    more = tuple(sorted((*OPERATORS, bytes([255]) * 20)))
+    sets = (*SETS, OperatorSet(site.now() + 20, more, 4))
+    chain = build_solana_sim_chain(site.sim, site.state, operator_sets=sets)
+    seen = await site.speak(*KEYS[:3], listener=chain)
+    ahead = replace(decode_unsigned(seen.claim), clock=site.now() + 25)
+    site.say(chain, replace(seen, claim=encode_unsigned(ahead)), KEYS[3], chain)
+    assert (await bootstrap(chain, site.now()))[1].sequence == 1
