@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Generic, TypeVar
 
@@ -143,6 +143,13 @@ class Reader(ABC, Generic[BootstrapT, TrustedT, UpdateT, ProofT]):
     def has_more(self, source: str, trusted: TrustedT) -> bool:  # noqa: ARG002  for those that know better
         """Whether it is worth asking a source for an update beyond ``trusted`` at once, which came from its last answer."""
         return True
+
+    def forget(self, source: str) -> bool:  # noqa: ARG002  for those that read ahead
+        """Drop what was read of a source before it was final; True if its last `packets` came of that: they are worth a second look.
+
+        A branch that ended makes an honest source look like a liar.
+        """
+        return False
 
     async def follow(self, source: str, hint: Callable[[], None]) -> None:
         """Call ``hint`` whenever a source says that it may have something newer; proves nothing, and may never come.
@@ -515,33 +522,50 @@ async def collect(
         Unavailable: no source gave head, proof and packets that fit together; the blames are in the text.
     """
     blames: list[Blame] = []
-    point = chain.verifier.get_point(trusted)
     for source in chain.reader.sources:
-        # Head, proof and packets come from one source: the number it claims is only believed once its own packets fold
-        # into the proven head, so a wrong number can be blamed on nobody else.
-        try:
-            head, proof = await chain.reader.head(source, trusted)
-            proven = chain.verifier.verify_head(trusted, head, proof)
-            claims: Sequence[Claim] = ()
-            if proven.head != cursor.head:
-                if not cursor.sequence < head.sequence <= cursor.sequence + MAX_PACKETS_PER_COLLECT:
-                    raise Rejected(
-                        "the claimed outbox number does not fit the proven head",
-                        got=head.sequence,
-                        expected=f"{cursor.sequence + 1} to {cursor.sequence + MAX_PACKETS_PER_COLLECT}",
-                        reason="head_number",
-                        source=source,
-                    )
-                span = Span(cursor.sequence, head.sequence, from_height, point.height)
-                claims = await chain.reader.packets(source, span)
-            after, facts = fold(cursor, claims, proven, chain.limits)
-            return Collected(Head(after.sequence, after.head), proof, proven, after, facts, tuple(blames))
-        except (Rejected, Unavailable) as error:
-            blames.append(_blame(chain.chain_id, source, error))
+        for is_last in (False, True):
+            try:
+                collected = await _collect_from(chain, source, trusted, cursor, from_height)
+            except (Rejected, Unavailable) as error:
+                if isinstance(error, Rejected) and chain.reader.forget(source) and not is_last:
+                    continue
+                blames.append(_blame(chain.chain_id, source, error))
+                break
+            return replace(collected, blames=tuple(blames))
     raise Unavailable(
         f"no source of {chain.chain_id} gives a proven head with the packets behind it: {_list(blames)}",
         reason=_get_reason(blames, "no_facts"),
     )
+
+
+async def _collect_from(
+    chain: Chain[BootstrapT, TrustedT, UpdateT, ProofT],
+    source: str,
+    trusted: TrustedT,
+    cursor: Cursor,
+    from_height: int,
+) -> Collected[ProofT]:
+    """`collect` from one source.
+
+    Head, proof and packets come from one source: the number it claims is only believed once its own packets fold into the proven
+    head, so a wrong number can be blamed on nobody else.
+    """
+    head, proof = await chain.reader.head(source, trusted)
+    proven = chain.verifier.verify_head(trusted, head, proof)
+    claims: Sequence[Claim] = ()
+    if proven.head != cursor.head:
+        if not cursor.sequence < head.sequence <= cursor.sequence + MAX_PACKETS_PER_COLLECT:
+            raise Rejected(
+                "the claimed outbox number does not fit the proven head",
+                got=head.sequence,
+                expected=f"{cursor.sequence + 1} to {cursor.sequence + MAX_PACKETS_PER_COLLECT}",
+                reason="head_number",
+                source=source,
+            )
+        height = chain.verifier.get_point(trusted).height
+        claims = await chain.reader.packets(source, Span(cursor.sequence, head.sequence, from_height, height))
+    after, facts = fold(cursor, claims, proven, chain.limits)
+    return Collected(Head(after.sequence, after.head), proof, proven, after, facts, ())
 
 
 def _blame(chain: str, source: str, error: RelayerError) -> Blame:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -60,6 +61,10 @@ MAX_LOGS = 50_000
 MAX_QUERIES = 10_000
 """Requests of one `packets`: a node that makes us ask for more is not usable."""
 RETRIES = 3
+AHEAD_PAUSE_S = 0.5
+"""After news of a block its logs are read so much later, or with the next one: what is final goes first."""
+READS_PER_EPOCH = 4
+MAX_LOGS_AHEAD = 20_000
 PATIENT_BLOCKS = 500
 """Blocks of a span for which one more time-out may pass: a node that answers each small range just in time is not usable."""
 
@@ -71,6 +76,15 @@ class EvmEndpoint:
     name: str
     beacon: BeaconTransport
     execution: AsyncBaseProvider
+
+
+@dataclass
+class _Ahead:
+    """The vault's logs of the blocks ``first`` to ``last``, read before those were final."""
+
+    first: int
+    last: int
+    logs: list[VaultLog]
 
 
 @dataclass(frozen=True)
@@ -102,6 +116,9 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
         self._settings = settings or ReaderSettings()
         self._checked: set[str] = set()
         self._told: dict[str, bytes] = {}  # text of the finalized header that a source's stream told last
+        self._newest_event: dict[str, bytes] = {}
+        self._ahead: dict[str, _Ahead] = {}
+        self._used_ahead: set[str] = set()  # sources whose last packets came of what was read ahead
         self._heard: dict[str, bytes] = {}  # the event with it, until it was looked at
         self._newest: dict[str, int] = {}  # slot of the finalized header that a source last called its newest
         self._range = {endpoint.name: self._settings.log_range for endpoint in endpoints}
@@ -148,18 +165,31 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
         if not isinstance(beacon, HttpBeaconTransport):
             return
 
+        wake = asyncio.Event()
+
         def hear(data: bytes) -> None:
             if self.hear(source, data):
                 hint()
+            wake.set()
 
         self._told.pop(source, None)  # what came while nobody listened may be news
-        await _named(source, beacon.follow("light_client_finality_update", hear))
+        following = _named(source, beacon.follow("light_client_finality_update", hear))
+        tasks = [asyncio.create_task(work) for work in (following, self._read_ahead_often(source, wake))]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        for task in done:
+            task.result()
 
     def hear(self, source: str, event: bytes) -> bool:
         """Take an event (the data of light_client_finality_update); True if it tells of another finalized header than the last.
 
         What is news is kept for the next `update`, which reads it in place of the route that says the same, and verifies it as much.
         """
+        self._newest_event[source] = event
         # an event comes each slot, a new finalized header once in an epoch
         header = _cut_finalized(event)
         if header and header == self._told.get(source):
@@ -167,6 +197,52 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
         self._told[source] = header
         self._heard[source] = event
         return True
+
+    # ------------------------------------------------------------------ ahead of finality
+
+    async def _read_ahead_often(self, source: str, wake: asyncio.Event) -> None:
+        while True:
+            await wake.wait()
+            wake.clear()
+            await asyncio.sleep(AHEAD_PAUSE_S)
+            # nobody is blamed for what is not final: at the latest the next look asks for it
+            with suppress(Rejected, Unavailable):
+                await self.read_ahead(source)
+
+    async def read_ahead(self, source: str) -> None:
+        """Read the vault's logs up to the block that the newest event attests, so that they need not be read when it is final.
+
+        Only logs, believed even less than others: `packets` takes them, the fold decides, and `forget` drops them.
+
+        Raises:
+            Rejected, Unavailable: as `packets`.
+        """
+        event = self._newest_event.pop(source, None)
+        if event is None:
+            return
+        update = parse_update_json(decode_json(event), self._schedule)
+        newest, final = update.attested.execution, None if update.finalized is None else update.finalized.execution
+        if newest is None or final is None:
+            return
+        ahead = self._ahead.get(source)
+        if ahead is None or not ahead.first <= final.block_number <= ahead.last + 1:
+            ahead = self._ahead[source] = _Ahead(final.block_number, final.block_number - 1, [])
+        step = max(1, self._schedule.preset.slots_per_epoch // READS_PER_EPOCH)
+        first, last = ahead.last + 1, newest.block_number
+        if not step <= last - first + 1 <= self._range[source] or len(ahead.logs) > MAX_LOGS_AHEAD:
+            return
+        answer = await self._get_logs(source, first, last)
+        logs = [decode_log(log, self._vault, first, last) for log in answer[:MAX_LOGS_AHEAD]]
+        if len(logs) == len(answer) and self._ahead.get(source) is ahead:
+            ahead.logs += logs
+            ahead.last = last
+
+    def forget(self, source: str) -> bool:
+        """See `Reader.forget`."""
+        self._ahead.pop(source, None)
+        was_used = source in self._used_ahead
+        self._used_ahead.discard(source)
+        return was_used
 
     # ------------------------------------------------------------------ beacon
 
@@ -271,11 +347,45 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
     async def _get_packets(self, source: str, span: Span) -> tuple[Claim, ...]:
         if span.upto_sequence <= span.after_sequence:
             return ()
+        wanted = span.upto_sequence - span.after_sequence
+        self._used_ahead.discard(source)
+        ahead = self._ahead.get(source)
+        if ahead is not None and ahead.first <= span.to_height and ahead.last >= span.from_height:
+            claims = await self._get_claims_ahead(source, span, ahead)
+            if len(claims) == wanted:
+                self._used_ahead.add(source)
+                ahead.first = max(ahead.first, span.to_height)
+                ahead.logs = [log for log in ahead.logs if log.place[0] >= ahead.first]
+                return claims
+            self._ahead.pop(source, None)
+        logs = await self._get_range(source, span.from_height, span.to_height)
+        claims = make_claims(logs, span.after_sequence, span.upto_sequence)
+        if len(claims) != wanted:
+            # [] for a block that a lagging node does not have looks like "nothing happened" (go-ethereum #24078)
+            raise Unavailable(
+                "the endpoint does not tell every packet: it lags or withholds",
+                got=f"{len(claims)} up to number {span.after_sequence + len(claims)}",
+                expected=f"{wanted} up to number {span.upto_sequence}",
+                reason="packets_missing",
+            )
+        return claims
+
+    async def _get_claims_ahead(self, source: str, span: Span, ahead: _Ahead) -> tuple[Claim, ...]:
+        """The packets of a span whose blocks were read ahead as far as they were; () where those make no sense."""
+        logs = [log for log in ahead.logs if span.from_height <= log.place[0] <= span.to_height]
+        for first, last in ((span.from_height, ahead.first - 1), (ahead.last + 1, span.to_height)):
+            if first <= last:
+                logs += await self._get_range(source, first, last)
+        try:
+            return make_claims(logs, span.after_sequence, span.upto_sequence)
+        except Rejected:
+            return ()
+
+    async def _get_range(self, source: str, first: int, to_height: int) -> list[VaultLog]:
         logs: list[VaultLog] = []
-        first = span.from_height
         queries = 0
-        while first <= span.to_height:
-            last = min(first + self._range[source] - 1, span.to_height)
+        while first <= to_height:
+            last = min(first + self._range[source] - 1, to_height)
             queries += 1
             if queries > MAX_QUERIES:
                 raise Unavailable("the endpoint allows too small ranges", got=self._range[source], reason="log_limit")
@@ -293,17 +403,7 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
             logs += [decode_log(log, self._vault, first, last) for log in answer]
             first = last + 1
             self._range[source] = min(self._range[source] * 2, self._settings.log_range)
-        claims = make_claims(logs, span.after_sequence, span.upto_sequence)
-        wanted = span.upto_sequence - span.after_sequence
-        if len(claims) != wanted:
-            # [] for a block that a lagging node does not have looks like "nothing happened" (go-ethereum #24078)
-            raise Unavailable(
-                "the endpoint does not tell every packet: it lags or withholds",
-                got=f"{len(claims)} up to number {span.after_sequence + len(claims)}",
-                expected=f"{wanted} up to number {span.upto_sequence}",
-                reason="packets_missing",
-            )
-        return claims
+        return logs
 
     async def _get_logs(self, source: str, first: int, last: int) -> list[Any]:
         """One range, asked again a few times while the node is busy. RpcError: the node refuses the range."""

@@ -351,3 +351,7 @@ class EvidenceReader(PeerReader):
     async def packets(self, source: str, span: Span) -> Sequence[Claim]:
         """As the inner one."""
         return await self._inner.packets(source, span)
+
+    def forget(self, source: str) -> bool:
+        """As the inner one."""
+        return self._inner.forget(source)

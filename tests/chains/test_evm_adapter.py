@@ -40,7 +40,7 @@ from chains.evm.verifier import build_rules, decode_settings, encode_settings
 from chains.registry import EndpointConfig, build_chain, build_rules_of, make_sim_config
 from contracts.evm import OUTBOX_HEAD_SLOT as BUILT_HEAD_SLOT
 from contracts.evm import OUTBOX_SEQUENCE_SLOT, get_artifact
-from messages.bodies import Deposited, Execute
+from messages.bodies import Deposited, Execute, encode_body
 from messages.errors import Rejected, Unavailable
 from messages.hashing import keccak256
 from messages.packet import encode_packet_abi
@@ -353,6 +353,101 @@ async def test_an_event_that_cannot_be_read_or_is_no_news_costs_nothing_but_its_
     newest = parse_update_json(json.loads(events[0]), reader._schedule)
     assert await reader.update(harness.get_source(0), replace(trusted, finalized=newest.finalized)) is None
     assert asked == ["finality_update"]
+
+
+async def tell_newest(harness, reader):
+    """Let the reader hear of the newest block and read ahead up to it."""
+    beacon = harness.network.endpoints[0].beacon
+    event = await beacon.get("/eth/v1/beacon/light_client/finality_update", {})
+    reader.hear(harness.get_source(0), json.dumps(event).encode())
+    await reader.read_ahead(harness.get_source(0))
+
+
+def count_logs(harness):
+    """The ranges of blocks that the first endpoint is asked logs of, from now on."""
+    asked = []
+    provider = harness.network.endpoints[0].execution
+    inner = provider.make_request
+
+    async def make_request(method, params):
+        if method == "eth_getLogs":
+            asked.append((int(params[0]["fromBlock"], 16), int(params[0]["toBlock"], 16)))
+        return await inner(method, params)
+
+    provider.make_request = make_request
+    return asked
+
+
+async def make_ahead(harness):
+    """A chain with one collected deposit, and two more that were read before they are final; what was collected, and the ranges asked."""
+    chain = harness.chain
+    _, trusted, _ = await base.bootstrap(chain, harness.now())
+    harness.deposit(1)
+    harness.finalize()
+    trusted = (await base.advance(chain, trusted, harness.now())).steps[-1][1]
+    collected = await base.collect(chain, trusted, harness.start, 0)
+    harness.deposit(2)
+    harness.deposit(3)
+    for _ in range(10):  # it reads ahead in quarters of an epoch; and a block is attested a slot after its own
+        harness.mine()
+    await tell_newest(harness, chain.reader)
+    return chain, trusted, collected, count_logs(harness)
+
+
+async def test_what_was_read_ahead_is_not_read_again_and_is_proven_like_everything(harness):
+    chain, trusted, collected, asked = await make_ahead(harness)
+    harness.finalize()
+    trusted = (await base.advance(chain, trusted, harness.now())).steps[-1][1]
+    height = chain.verifier.get_point(trusted).height
+    found = await base.collect(chain, trusted, collected.cursor, collected.proven.height)
+    assert [fact.body.amount for fact in found.facts] == [2, 3]
+    assert found.blames == ()
+    # only what lies before and after it
+    assert asked
+    assert all(last - first < height - collected.proven.height for first, last in asked)
+    asked.clear()
+    again = await base.collect(chain, trusted, collected.cursor, 0)
+    assert (again.facts, again.blames) == (found.facts, ())
+
+
+async def test_a_reorg_after_reading_ahead_costs_a_second_look(harness):
+    chain, trusted, collected, asked = await make_ahead(harness)
+    harness.network.reorg(12)
+    harness.deposit(7)
+    harness.finalize()
+    trusted = (await base.advance(chain, trusted, harness.now())).steps[-1][1]
+    found = await base.collect(chain, trusted, collected.cursor, collected.proven.height)
+    assert 7 in [fact.body.amount for fact in found.facts]
+    assert found.blames == ()
+    assert (collected.proven.height, chain.verifier.get_point(trusted).height) in asked
+
+
+async def test_other_packets_of_a_branch_that_ended_are_nobodys_lie(harness):
+    chain, trusted, collected, asked = await make_ahead(harness)
+    logs = chain.reader._ahead[harness.get_source(0)].logs
+    assert [log.packet.sequence for log in logs] == [2, 3]
+    # as many as will be final, under the same numbers, with other contents
+    value = encode_body(Deposited(bytes(32), bytes(32), 9))
+    payload = replace(logs[1].packet.payloads[0], value=value)
+    logs[1] = replace(logs[1], packet=replace(logs[1].packet, payloads=(payload,)))
+    harness.finalize()
+    trusted = (await base.advance(chain, trusted, harness.now())).steps[-1][1]
+    found = await base.collect(chain, trusted, collected.cursor, collected.proven.height)
+    assert [fact.body.amount for fact in found.facts] == [2, 3]
+    assert found.blames == ()
+    assert (collected.proven.height, chain.verifier.get_point(trusted).height) in asked
+    assert not chain.reader.forget(harness.get_source(0))
+
+
+async def test_a_lie_that_was_read_ahead_is_found_when_the_source_repeats_it(harness):
+    chain, trusted, collected, _ = await make_ahead(harness)
+    harness.network.endpoints[0].lies.drop_logs = True
+    chain.reader.forget(harness.get_source(0))
+    harness.finalize()
+    trusted = (await base.advance(chain, trusted, harness.now())).steps[-1][1]
+    found = await base.collect(chain, trusted, collected.cursor, collected.proven.height)
+    assert [fact.body.amount for fact in found.facts] == [2, 3]
+    assert [blame.source for blame in found.blames] == [harness.get_source(0)]
 
 
 # ---- HTTP -------------------------------------------------------------------------------------------------------------
