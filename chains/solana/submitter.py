@@ -554,8 +554,12 @@ class SolanaSubmitter(Submitter):
     # ------------------------------------------------------------------ outcome
 
     async def outcome(self, signed: SignedTx) -> Outcome:
-        """INCLUDED or FAILED once it is in a confirmed block, PENDING in a newer one, else UNKNOWN; Unavailable if nobody answers."""
-        answered, is_pending = False, False
+        """INCLUDED or FAILED once it is in a confirmed block, PENDING in a newer one, else UNKNOWN; Unavailable if nobody answers.
+
+        In a block is what two endpoints say, or the only one that answers: what has landed is not sent again, so one that makes it up would
+        keep a packet out.
+        """
+        said: list[Outcome] = []
         last: RelayerError | None = None
         for source in self._client.sources:
             try:
@@ -563,15 +567,15 @@ class SolanaSubmitter(Submitter):
             except (Rejected, Unavailable) as error:
                 last = error
                 continue
-            answered = True
-            if status is None:
-                continue
-            if status.level != "processed":
-                return Outcome.INCLUDED if status.failure is None else Outcome.FAILED
-            is_pending = True
-        if not answered:
+            found = _read_outcome(status)
+            if found in (Outcome.INCLUDED, Outcome.FAILED) and found in said:
+                return found
+            said.append(found)
+        if not said:
             raise self._get_nobody("getSignatureStatuses", last)
-        return Outcome.PENDING if is_pending else Outcome.UNKNOWN
+        if len(said) == 1:
+            return said[0]
+        return Outcome.UNKNOWN if set(said) == {Outcome.UNKNOWN} else Outcome.PENDING
 
     async def _get_status(self, source: str, tx_id: str) -> Status | None:
         params: list[Any] = [[tx_id], {"searchTransactionHistory": True}]
@@ -600,6 +604,14 @@ class SolanaSubmitter(Submitter):
 
     def _get_nobody(self, what: str, last: RelayerError | None) -> Unavailable:
         return Unavailable(f"no endpoint of {self._rules.chain} answers {what}: {last}", reason="no_endpoint")
+
+
+def _read_outcome(status: Status | None) -> Outcome:
+    if status is None:
+        return Outcome.UNKNOWN
+    if status.level == "processed":
+        return Outcome.PENDING
+    return Outcome.INCLUDED if status.failure is None else Outcome.FAILED
 
 
 # ---- words of nodes -----------------------------------------------------------------------------------------------------

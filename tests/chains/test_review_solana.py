@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 from solders.address_lookup_table_account import ID as TABLE_PROGRAM
 
-from chains.base import Span, advance, bootstrap, collect
+from chains.base import Outcome, Span, advance, bootstrap, collect
 from chains.registry import build_solana_sim_chain
 from chains.solana.address import encode_key
 from chains.solana.codec import decode_unsigned, encode_unsigned
@@ -287,3 +287,29 @@ async def test_one_operator_that_says_a_time_after_the_rotation_does_not_bring_t
     ahead = replace(decode_unsigned(seen.claim), clock=site.now() + 25)
     site.say(chain, replace(seen, claim=encode_unsigned(ahead)), KEYS[3], chain)
     assert (await bootstrap(chain, site.now()))[1].sequence == 1
+
+
+# ---- what became of a transaction --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("err", [None, {"InstructionError": [2, {"Custom": 1}]}])
+async def test_one_endpoint_that_says_a_transaction_has_landed_does_not_end_the_work(site, err):
+    """Who believes it sends nothing more until the packet's time is over, each time."""
+    chain = site.build(site.gas_key)
+    signed = await chain.submitter.prepare(site.make_certificate(1, Execute(sha256(b"none").digest(), (), ())), ())
+
+    def land(answer, params):
+        del params
+        return {**answer, "value": [{"slot": 1, "confirmations": None, "err": err, "confirmationStatus": "finalized"}]}
+
+    forge(site, 0, "getSignatureStatuses", land)
+    assert await chain.submitter.outcome(signed) is Outcome.PENDING
+    for lies in site.lies[1:]:
+        lies.down = True
+    alone = Outcome.INCLUDED if err is None else Outcome.FAILED
+    assert await chain.submitter.outcome(signed) is alone  # nobody else to ask
+    for lies in site.lies[1:]:
+        lies.down = False
+    await chain.submitter.send(signed)
+    site.sim.mine()
+    assert await chain.submitter.outcome(signed) is Outcome.INCLUDED
