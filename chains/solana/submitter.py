@@ -85,6 +85,8 @@ NO_LAMPORTS = 1
 POOR = ("AccountNotFound", "InsufficientFundsForFee", "InsufficientFundsForRent")
 OPENINGS = 7
 """Records that one transaction opens."""
+GRACE_S = 1.0
+"""How long endpoints are waited for once more than half have answered."""
 LASTING_BLOCKS = 300
 """A block hash lasts 150 blocks; who says that one lasts more than twice as long has made it up, and nothing is waited for."""
 MAX_REMEMBERED = 64
@@ -534,10 +536,7 @@ class SolanaSubmitter(Submitter):
     async def _hand_over(self, raw: bytes) -> None:
         options = {"encoding": "base64", "skipPreflight": True}
         params = [base64.b64encode(raw).decode(), options]
-        answers = await asyncio.gather(
-            *(self._client.ask(source, "sendTransaction", params) for source in self._client.sources),
-            return_exceptions=True,
-        )
+        answers = await self._hear_all("sendTransaction", lambda s: self._client.ask(s, "sendTransaction", params))
         failures: list[RelayerError] = []
         for source, answer in zip(self._client.sources, answers, strict=True):
             if isinstance(answer, RpcError):
@@ -559,22 +558,13 @@ class SolanaSubmitter(Submitter):
         In a block is what two endpoints say, or the only one that answers: what has landed is not sent again, so one that makes it up would
         keep a packet out.
         """
-        said: list[Outcome] = []
-        last: RelayerError | None = None
-        for source in self._client.sources:
-            try:
-                status = await self._get_status(source, signed.tx_id)
-            except (Rejected, Unavailable) as error:
-                last = error
-                continue
-            found = _read_outcome(status)
-            if found in (Outcome.INCLUDED, Outcome.FAILED) and found in said:
-                return found
-            said.append(found)
-        if not said:
-            raise self._get_nobody("getSignatureStatuses", last)
+        found = await self._ask_all("getSignatureStatuses", lambda source: self._get_status(source, signed.tx_id))
+        said = [_read_outcome(status) for status in found]
         if len(said) == 1:
             return said[0]
+        for landed in (Outcome.INCLUDED, Outcome.FAILED):
+            if said.count(landed) > 1:
+                return landed
         return Outcome.UNKNOWN if set(said) == {Outcome.UNKNOWN} else Outcome.PENDING
 
     async def _get_status(self, source: str, tx_id: str) -> Status | None:
@@ -588,10 +578,9 @@ class SolanaSubmitter(Submitter):
 
     async def _ask_all(self, what: str, ask: Callable[[str], Awaitable[ResultT]]) -> list[ResultT]:
         """What every endpoint that answers says, at least one; asked at the same time."""
-        found = await asyncio.gather(*(ask(source) for source in self._client.sources), return_exceptions=True)
         answers: list[ResultT] = []
         last: RelayerError | None = None
-        for answer in found:
+        for answer in await self._hear_all(what, ask):
             if isinstance(answer, Rejected | Unavailable):
                 last = answer
             elif isinstance(answer, BaseException):
@@ -601,6 +590,25 @@ class SolanaSubmitter(Submitter):
         if not answers:
             raise self._get_nobody(what, last)
         return answers
+
+    async def _hear_all(self, what: str, ask: Callable[[str], Awaitable[ResultT]]) -> list[ResultT | BaseException]:
+        """The answer or error of each endpoint, asked at the same time; once more than half have answered, the others are not waited for."""
+        sources = self._client.sources
+        tasks = [asyncio.ensure_future(ask(source)) for source in sources]
+        pending = set(tasks)
+        try:
+            while pending:
+                answered = sum(task not in pending and task.exception() is None for task in tasks)
+                grace_s = GRACE_S if 2 * answered > len(tasks) else None
+                done, pending = await asyncio.wait(pending, timeout=grace_s, return_when=asyncio.FIRST_COMPLETED)
+                if not done:
+                    break
+        finally:
+            for task in pending:
+                task.cancel()
+            await asyncio.gather(*pending, return_exceptions=True)
+        late = Unavailable(f"no answer to {what} while the others answered", reason="timeout")
+        return [late if task in pending else task.exception() or task.result() for task in tasks]
 
     def _get_nobody(self, what: str, last: RelayerError | None) -> Unavailable:
         return Unavailable(f"no endpoint of {self._rules.chain} answers {what}: {last}", reason="no_endpoint")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from hashlib import sha256
 
@@ -313,3 +314,13 @@ async def test_one_endpoint_that_says_a_transaction_has_landed_does_not_end_the_
     await chain.submitter.send(signed)
     site.sim.mine()
     assert await chain.submitter.outcome(signed) is Outcome.INCLUDED
+
+
+async def test_an_endpoint_that_never_answers_holds_no_packet_up(site):
+    """A packet lives for five minutes; whoever waits for the last endpoint at every step has none of them left."""
+    chain = site.build(site.gas_key, timeout_s=3_600.0)
+    site.lies[3].hang = True
+    async with asyncio.timeout(60):
+        sent = await deliver(site, chain, site.make_certificate(1, site.make_payout(2), timeout=site.now() + 10_000))
+        assert await chain.submitter.outcome(sent[-1]) is Outcome.INCLUDED
+    assert read_acks(site) == {1: AckStatus.DONE}
