@@ -176,6 +176,10 @@ class Statement:
     until: int = 0
 
 
+SAID_IN_QUARANTINE = frozenset({"observation"})
+"""Statements that no number of later ones makes dead, so that waiting does not help: see `Signer.sign_observation`."""
+
+
 class Journal:
     """Append-only record of everything this operator's key said; see the module.
 
@@ -334,7 +338,7 @@ class Journal:
             self._append_all([(s.kind, s.slot, s.value, s.k, s.until) for s in new])
 
     def _verify_free(self, statement: Statement, proven_times: Mapping[bytes, int]) -> None:
-        if self.quarantine_until is not None:
+        if self.quarantine_until is not None and statement.kind not in SAID_IN_QUARANTINE:
             raise Rejected(
                 "this key signs nothing until its old packets are dead (its journal was lost, restored or is new)",
                 expected=f"every vault's proven time > {self.quarantine_until}",
@@ -523,7 +527,8 @@ class Signer:
     def sign_observation(self, vault_id: bytes, sequence: int, head: bytes, height: int, time: int) -> bytes:
         """Say what the own endpoints agree on (protocol.md 11): one head per (vault, number), again at later heights, never a lower number.
 
-        A lower number at a later time would take back what was said, and could make an absence out of it.
+        A lower number at a later time would take back what was said, and could make an absence out of it. A quarantine forbids it not: what a
+        lost journal forgot is still what the endpoints show, and a silence of n - m + 1 keys that waits for the vault's time would never end.
 
         Args:
             vault_id: 32 bytes.
@@ -533,7 +538,7 @@ class Signer:
             time: of that state, unix seconds.
 
         Raises:
-            Conflict: another head was signed for this number. Rejected: ``quarantine``, ``old_number``.
+            Conflict: another head was signed for this number. Rejected: ``old_number``.
         """
         highest = self.journal.get_highest_number("observation", vault_id)
         if highest is not None and sequence < highest:

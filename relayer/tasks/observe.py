@@ -33,8 +33,6 @@ async def step(node: Node, vault_id: bytes) -> bool:
     judge_heard(node, vault_id)
     if chain.observer is None or node.store.is_halted(f"chain:{chain.chain_id}"):
         return False
-    if node.signer.journal.quarantine_until is not None:
-        return False  # what this key said before is unknown: the others' word has to do
     if node.signer.operator not in node.get_committee().operators:
         return False  # nobody would count it
     try:

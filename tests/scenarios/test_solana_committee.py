@@ -208,14 +208,20 @@ async def test_a_node_of_no_operator_hears_what_is_said_and_says_nothing(tmp_pat
         assert net.get_blames(4) == set()
 
 
-async def test_a_key_in_quarantine_says_nothing_and_the_others_go_on(tmp_path):
+async def test_keys_in_quarantine_say_what_they_read_so_that_the_time_they_wait_for_comes(tmp_path):
     async with Net(tmp_path) as net:
-        net.services[3].node.signer.journal.record_quarantine(net.clock.now() + 10**6, "test")
+        journals = [net.services[i].node.signer.journal for i in (2, 3)]  # m - 1 others: not enough by themselves
+        for journal in journals:
+            journal.record_quarantine(net.clock.now(), "test")
         net.deposit(1_000)
         await net.run_until(net.has_facts(1))
-        quiet = net.services[3].node
-        assert quiet.signer.journal.get_highest_number("observation", net.vault_id) is None
-        assert net.get_free(quiet) == 1_000
+        for i in range(4):
+            assert net.get_free(net.services[i].node) == 1_000
+        until = max(journal.quarantine_until for journal in journals)
+        while net.clock.now() <= until:
+            await net.pass_time(120, step=20)
+        await net.pass_time(200, step=20)
+        assert [journal.quarantine_until for journal in journals] == [None, None]
 
 
 async def test_one_operator_that_signs_wrong_heads_is_named_and_changes_nothing(tmp_path):

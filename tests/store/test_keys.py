@@ -159,10 +159,17 @@ def test_no_lower_number_of_a_vault_is_signed_after_a_higher(signer):
     again.journal.close()
 
 
-def test_a_key_in_quarantine_says_nothing_of_any_vault(signer):
+def test_a_key_in_quarantine_still_says_what_it_reads_and_never_two_heads(signer):
+    """Else n - m + 1 silent keys that wait for the time of a vault without headers would hold that time up themselves."""
     signer.journal.record_quarantine(START, "test")
+    assert observe(signer, 5) == observe(signer, 5)
+    with pytest.raises(Conflict):
+        observe(signer, 5, head=b"\x22" * 32)
     with pytest.raises(Rejected) as caught:
-        observe(signer)
+        observe(signer, 4)
+    assert caught.value.reason == "old_number"
+    with pytest.raises(Rejected) as caught:
+        signer.sign_vote(1, 0, b"\x11" * 32)
     assert caught.value.reason == "quarantine"
 
 
