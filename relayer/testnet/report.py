@@ -9,6 +9,7 @@ from typing import Any
 
 WIDTH = 900
 UNIT = 10**6
+MAX_LABEL = 12
 COLOURS = {"chapter": "#1f5fa8", "fault": "#b3261e", "start": "#6b7280", "note": "#3d8b40", "failure": "#b3261e"}
 
 _STYLE = """
@@ -70,6 +71,12 @@ def make_html(result: Mapping[str, Any]) -> str:
 def show(units: object) -> str:
     """Base units of the class as whole units with two decimals."""
     return f"{int(str(units)) / UNIT:,.2f}"
+
+
+def shorten_chain(chain: str) -> str:
+    """What tells a chain (CAIP-2) in a plot: its reference, without the end where that is long."""
+    reference = chain.rpartition(":")[2]
+    return reference if len(reference) <= MAX_LABEL else reference[: MAX_LABEL - 1] + "…"
 
 
 def make_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -190,9 +197,7 @@ def _make_latency(latency: Mapping[str, Any]) -> str:
         parts.append(_text(147 + 230 * i, 12, stage.replace("_", " ")))
     for i, packet in enumerate(packets):
         y, x = 24 + 17 * i, 130.0
-        parts.append(
-            _text(124, y + 11, f"{str(packet['chain']).rpartition(':')[2]} #{packet['sequence']}", anchor="end")
-        )
+        parts.append(_text(124, y + 11, f"{shorten_chain(str(packet['chain']))} #{packet['sequence']}", anchor="end"))
         for stage, colour in zip(stages, colours, strict=True):
             width = float(packet.get(stage, 0)) / longest * (WIDTH - 230)
             parts.append(f'<rect x="{x:.1f}" y="{y}" width="{max(width, 0.5):.1f}" height="13" fill="{colour}"/>')

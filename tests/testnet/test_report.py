@@ -8,7 +8,7 @@ import json
 import pytest
 
 from relayer.testnet.latency import compute_latencies, compute_percentile, read_events
-from relayer.testnet.report import make_html, make_timeline
+from relayer.testnet.report import make_html, make_timeline, shorten_chain
 from relayer.testnet.sidecar_check import is_good
 
 CHAINS = {"aabbccdd": "eip155:1"}
@@ -119,6 +119,11 @@ def test_the_page_fetches_nothing_runs_nothing_and_escapes_what_others_said():
     assert "<td>100,001</td>" in page
     assert "<td>1,500 / 1,500</td>" in page
     assert "all checks hold" in page
+
+
+def test_a_long_name_of_a_chain_fits_beside_its_bar():
+    assert shorten_chain("solana:CB47DKVTVxpD1ohbDHEDiKExCv5jjfJX") == "CB47DKVTVxp…"
+    assert shorten_chain("cosmos:optsettle-8") == "optsettle-8"
 
 
 def test_the_page_tells_who_lied_and_who_named_it():
