@@ -1105,9 +1105,9 @@ class Pair:
         if a.word == b.word or (step.name, a.word, b.word) in SYNONYMS:
             return True
         if step.name == "recv":
-            # what is no packet of words at all fails in the bytecode's first look at the envelope
+            # what is no packet of words at all fails in the bytecode's first look at the envelope, or before it
             value, copies = step.args["value"], step.args["copies"]
-            if copies == 0:
+            if copies == 0 or not value:
                 return (a.word, b.word) == ("", "envelope")
             return len(value) % 32 != 0 and a.word == "envelope" and b.word in ("timeout", "signatures", "malformed")
         # what is no number of 128 bits is not even read by the wasm
