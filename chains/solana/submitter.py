@@ -137,6 +137,8 @@ class SolanaSubmitter(Submitter):
         self._payer = self._key.pubkey()
         self._vault = vault.Vault(Pubkey.from_bytes(self._rules.program), Pubkey.from_bytes(self._rules.vault))
         self._sides: dict[bytes, _Side] = {}
+        self._first = 0
+        """The endpoint with which a new packet begins: another one after each transaction that has not landed in its time."""
         self._turns: dict[int, int] = {}
         """How often a packet's transaction was built or waited for: each time another endpoint is the first to be asked."""
         self._tables: list[Pubkey] | None = None
@@ -169,6 +171,8 @@ class SolanaSubmitter(Submitter):
         same = next((p for p in reversed(tries) if b"".join(signatures) in p.raw), None)
         if same is not None and await self._may_land(same, len(tries)):
             return same
+        if same is not None:
+            self._first += 1
 
         async def build(source: str) -> _Built:
             return await self._build_recv(source, packet, signatures)
@@ -196,9 +200,10 @@ class SolanaSubmitter(Submitter):
         sources = self._client.sources
         turn = self._turns.pop(packet_sequence, 0)
         _remember(self._turns, packet_sequence, turn + 1)
+        turn = (turn + self._first) % len(sources)
         refused: RelayerError | None = None
         last: RelayerError | None = None
-        for source in (*sources[turn % len(sources) :], *sources[: turn % len(sources)]):
+        for source in (*sources[turn:], *sources[:turn]):
             try:
                 return await self._prepare_at(source, packet_sequence, build, price)
             except Rejected as error:
@@ -470,6 +475,8 @@ class SolanaSubmitter(Submitter):
         name = name or b"".join(bytes(one.data) + bytes(one.accounts[-1].pubkey) for one in instructions)
         known = self._sides.get(name)
         if known is None or not await self._is_open(known.last_height):
+            if known is not None:
+                self._first += 1
             units = await self._simulate(source, instructions, [])
             price = await self._get_price(None)
             block = await self._get_block(source)
