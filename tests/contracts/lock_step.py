@@ -1017,9 +1017,7 @@ SYNONYMS = {
     ("link", "", "signature"),
     ("deposit", "", "transfer"),  # the token has no word for it
     ("deposit", "", "token"),
-    ("deposit", "", "coins"),
     ("deposit", "", "kind"),
-    ("deposit", "amount", "coins"),
     ("take", "cash", "overflow"),  # a cost that no balance of the family can hold
 }
 
@@ -1110,9 +1108,10 @@ class Pair:
             if copies == 0 or not value:
                 return (a.word, b.word) == ("", "envelope")
             return len(value) % 32 != 0 and a.word == "envelope" and b.word in ("timeout", "signatures", "malformed")
-        # what is no number of 128 bits is not even read by the wasm
-        is_unread = any(isinstance(v, int) and v >= 2**128 for v in step.args.values())
-        return is_unread and b.word in ("kind", "coins")
+        # before the wasm runs: the bank has no such coins, or what is no number of 128 bits cannot be read
+        if step.name == "deposit" and b.word == "coins":
+            return bool(step.args["asset"] == COIN)
+        return b.word == "kind" and any(isinstance(v, int) and v >= 2**128 for v in step.args.values())
 
     def compare_outcomes(self, step: Step, side: Side, a: Outcome, b: Outcome) -> None:
         told = [s.to_symbols(out.out) if out.out is not None else None for s, out in ((self.evm, a), (side, b))]
