@@ -10,6 +10,7 @@ from typing import Any
 WIDTH = 900
 UNIT = 10**6
 MAX_LABEL = 12
+MAX_CELL = 24
 COLOURS = {"chapter": "#1f5fa8", "fault": "#b3261e", "start": "#6b7280", "note": "#3d8b40", "failure": "#b3261e"}
 
 _STYLE = """
@@ -77,6 +78,11 @@ def shorten_chain(chain: str) -> str:
     """What tells a chain (CAIP-2) in a plot: its reference, without the end where that is long."""
     reference = chain.rpartition(":")[2]
     return reference if len(reference) <= MAX_LABEL else reference[: MAX_LABEL - 1] + "…"
+
+
+def _shorten_long(text: str) -> str:
+    """A name that would not fit into a table: its beginning; whole ones are in report.json."""
+    return text if len(text) <= MAX_CELL else text[: MAX_CELL - 1] + "…"
 
 
 def make_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -267,7 +273,7 @@ def _make_lies(lies: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _make_incidents(incidents: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [
-        (name, str(b["chain"]), str(b["source"]), str(b["reason"]), str(b["count"]))
+        (name, _shorten_long(str(b["chain"])), _shorten_long(str(b["source"])), str(b["reason"]), str(b["count"]))
         for name, found in incidents.items()
         for b in found["blames"]
     ]
