@@ -63,7 +63,7 @@ contracts-test:  ## unit tests of the Rust contracts (needs cargo)
 soak: install-dev  ## long suites: more hypothesis, kills and fault schedules
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -m "slow or not slow"
 
-surfpool: install  ## build the Solana node of the testnet, once (needs Rust 1.97 or a nightly; ten to thirty minutes)
+surfpool: install  ## build the Solana node of the testnet, once (needs Rust 1.97 or a nightly; ten minutes to an hour)
 	$(BIN)/python -m relayer.testnet.surfpool
 
 testnet: install  ## real nodes, sidecars, a broker and four operator processes on this machine; the story; a report

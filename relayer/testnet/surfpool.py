@@ -56,7 +56,7 @@ def _get_home(tools: Path | None) -> Path:
 
 
 def install_surfnet(tools: Path | None = None, say: Callable[[str], None] | None = None) -> Path:
-    """The program, built with cargo if it is missing: a thousand crates, ten to thirty minutes on two cores.
+    """The program, built with cargo if it is missing: a thousand crates, ten minutes to an hour on two cores.
 
     Args:
         tools: folder that programs lie in; None is the project's.
@@ -81,7 +81,7 @@ def install_surfnet(tools: Path | None = None, say: Callable[[str], None] | None
         *("--manifest-path", str(SOURCE / "Cargo.toml"), "--target-dir", str(target)),
     ]
     total = (SOURCE / "Cargo.lock").read_text().count("[[package]]")
-    say(f"surfpool is built once, with {' '.join(cargo)}: {total} crates at most, ten to thirty minutes")
+    say(f"surfpool is built once, with {' '.join(cargo)}: {total} crates at most, ten minutes to an hour")
     _build(command, home, total, say)
     # the name appears when the file is whole: a build that was stopped is gone on with
     shutil.copy2(target / "release" / PROGRAM, home / f"{PROGRAM}.new")

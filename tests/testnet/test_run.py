@@ -46,7 +46,11 @@ def test_the_story_is_settled_on_real_nodes_and_every_operator_knows_the_same(tm
 @pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
     ("families", "nodes"),
-    [("evm,evm", {"anvil-one", "sidecar-two"}), ("cosmos,evm", {"wasmd-one-0", "wasmd-one-1", "anvil-two"})],
+    [
+        ("evm,evm", {"anvil-one", "sidecar-two"}),
+        ("cosmos,evm", {"wasmd-one-0", "wasmd-one-1", "anvil-two"}),
+        ("evm,solana", {"anvil-one", "surfnet-two", "surfnet-two-front", "proxy-rpc-two-fourth"}),
+    ],
 )
 def test_what_up_started_goes_on_until_down(tmp_path, families, nodes):
     reason = get_unavailable_reason(tuple(families.split(",")))
