@@ -146,6 +146,8 @@ class Progress:
     refused: set[bytes] = field(default_factory=set)
     unsigned: set[bytes] = field(default_factory=set)
     """Plans whose packets the own journal refused to sign: not tried again until a restart or the end of a quarantine."""
+    voted_times: dict[bytes, dict[bytes, int]] = field(default_factory=dict)
+    """By plan that was voted for here: per vault the time of the state in its cut, verified like the own ones."""
     result: PlanResult | None = None
     last_plan_key: bytes = b""
     last_plan_at: int = 0

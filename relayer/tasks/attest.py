@@ -481,6 +481,10 @@ async def vote(node: Node, proposal: Proposal, envelope: Envelope, plan: Plan) -
         # The journal has the last word, even over our own memory.
         raise Rejected(str(refusal), reason=refusal.reason, source="own journal") from refusal
     store = node.store
+    times = node.progress.voted_times
+    times[digest] = {entry.vault_id: entry.time for entry in proposal.cut.entries}
+    while len(times) > MAX_KEPT_BALLOTS:
+        del times[next(iter(times))]
     k, r, proposer = proposal.k, proposal.r, proposal.proposer
     with store.together():
         store.record_document("plan", digest, encode_document(plan), now, k=k, r=r, operator=proposer)
@@ -657,7 +661,7 @@ async def open_and_sign(node: Node, plan: Plan, votes: Sequence[Vote]) -> None:
         slots = get_price_slots(node.states.get_all_newest().values())
         try:
             signatures = node.signer.sign_packets(
-                plan, tuple(votes), node.get_committee(), node.get_proven_times(), slots
+                plan, tuple(votes), node.get_committee(), _get_known_times(node, digest), slots
             )
         except Conflict as refusal:
             # The journal has the last word: another plan of this k, or another packet under a number, was signed.
@@ -676,6 +680,15 @@ async def open_and_sign(node: Node, plan: Plan, votes: Sequence[Vote]) -> None:
     if is_new or signatures:  # an answer to an answer would never end
         await publish_signed_plan(node, plan, votes)
         await node.let_carrier_send()
+
+
+def _get_known_times(node: Node, digest: bytes) -> dict[bytes, int]:
+    """Per vault the newest time that is proven here, by the own record or by the evidence of the proposal that was voted for.
+
+    Else a node that has seen by that evidence alone that a packet is dead would vote for the next one and then never sign it.
+    """
+    times, voted = node.get_proven_times(), node.progress.voted_times.get(digest, {})
+    return {vault_id: max(time, voted.get(vault_id, 0)) for vault_id, time in times.items()}
 
 
 def _settle_late(node: Node, vault_ids: Iterable[bytes]) -> None:
