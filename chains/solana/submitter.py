@@ -87,6 +87,8 @@ OPENINGS = 7
 """Records that one transaction opens."""
 GRACE_S = 1.0
 """How long endpoints are waited for once more than half have answered."""
+OPINION_S = 5.0
+"""How long another endpoint's opinion is waited for before rent is paid."""
 LASTING_BLOCKS = 300
 """A block hash lasts 150 blocks; who says that one lasts more than twice as long has made it up, and nothing is waited for."""
 MAX_REMEMBERED = 64
@@ -427,10 +429,11 @@ class SolanaSubmitter(Submitter):
             if other == source:
                 continue
             try:
-                if await agrees(other):
-                    return
+                async with asyncio.timeout(OPINION_S):
+                    if await agrees(other):
+                        return
                 is_doubted = True
-            except (Rejected, Unavailable):
+            except (Rejected, Unavailable, TimeoutError):
                 continue  # no opinion
         if is_doubted:
             raise Unavailable(

@@ -11,6 +11,7 @@ from solders.address_lookup_table_account import ID as TABLE_PROGRAM
 
 from chains.base import Outcome, Span, advance, bootstrap, collect
 from chains.registry import build_solana_sim_chain
+from chains.solana import submitter as submitter_module
 from chains.solana.address import encode_key
 from chains.solana.codec import decode_unsigned, encode_unsigned
 from chains.solana.fees import compute_fee
@@ -328,3 +329,22 @@ async def test_an_endpoint_that_never_answers_holds_no_packet_up(site):
         sent = await deliver(site, chain, site.make_certificate(1, site.make_payout(2), timeout=site.now() + 10_000))
         assert await chain.submitter.outcome(sent[-1]) is Outcome.INCLUDED
     assert read_acks(site) == {1: AckStatus.DONE}
+
+
+async def test_an_opinion_that_never_comes_is_none(site, monkeypatch):
+    monkeypatch.setattr(submitter_module, "OPINION_S", 0.01)
+    chain = site.build(site.gas_key)
+    first, second, third, fourth = chain.reader.sources
+    asked = []
+
+    async def agrees(other):
+        asked.append(other)
+        if other == second:
+            await asyncio.Event().wait()
+        return other == fourth
+
+    await chain.submitter._confirm(first, agrees)
+    assert asked == [second, third, fourth]
+    with pytest.raises(Unavailable) as caught:
+        await chain.submitter._confirm(fourth, agrees)  # of those that say anything, nobody agrees
+    assert (caught.value.reason, caught.value.source) == ("unconfirmed", fourth)
