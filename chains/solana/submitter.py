@@ -11,6 +11,8 @@ answer after any restart. How this family differs from the others:
 * Accounts are named in the transaction, and which they are depends on the vault's state: they are read from one endpoint, and the transaction is
   tried there. Where that fails the next endpoint is asked, and each new try for a packet begins with another one: no endpoint can keep
   a packet out alone.
+* No endpoint is believed alone where that costs money or time: rent is paid on two endpoints' word, what has landed is what two say, a block hash
+  that is said to last for ever is waited for by nobody, and after one that did not land another endpoint is the first to be asked.
 * fees: a tight limit of compute units from the trial, and a price from what blocks asked for lately, between the operator's limits.
 
 Source: Solana documentation, JSON-RPC and transactions; `solana-transaction-error`.
