@@ -24,7 +24,7 @@ from messages.outbox import Fact, combine_tiers
 from relayer.commands.view import describe_tier
 from relayer.demo.faults import BUS_FAULTS, DEAD_OPERATOR, KILLED_OPERATOR, reorg_once, spoil_endpoints
 from relayer.demo.operators import LOG_FILE, Operators
-from relayer.demo.scenario import load_scenario
+from relayer.demo.scenario import PPM, load_scenario
 from relayer.demo.screen import Screen, show_units
 from relayer.demo.site import Site
 from relayer.demo.story import MINUTE_S, Story, Stuck, measure_settlement
@@ -148,7 +148,7 @@ class _Run:
             self._chapter(4, "Margin: what each chain would ask alone, and what one account over all asks")
             self._tell_margin()
             await self._withdraw_far()
-            await story.go_to(165)
+            await story.go_to(152)
             self._chapter(6, "The price moves; a portfolio is liquidated in part")
             await self._liquidate()
             await self._expire()
@@ -270,7 +270,9 @@ class _Run:
             f"alice was short {-short / 1e8:g} calls and below maintenance; {(left - short) / 1e8:g} of them went to the house"
             f" at the mark less the discount ({took} virtual minutes)."
         )
-        premium = (after - world.scenario.strike_e8) // 10**8 * UNIT
+        # The price may fall once until the house's trade is decided: it must be a good one for the house even then.
+        lowest = after * (PPM - world.scenario.step_ppm) // PPM
+        premium = (lowest - world.scenario.strike_e8) // 10**8 * UNIT
         await story.sell_house_position(site, "carol", premium)
         held = story.at(site).positions.get((HOUSE, world.get_series_id()), 0)
         self.screen.say(
