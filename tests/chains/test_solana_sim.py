@@ -649,7 +649,7 @@ def compare(world):
         ({"slot_ahead": 50}, {"slot", "clock"}),
         ({"early_finality": True}, {"slot", "clock"}),
     ],
-    ids=str,
+    ids=lambda value: "+".join(sorted(value)) or "nothing",
 )
 def test_each_lie_changes_what_it_says_and_nothing_else(told, lies, changed):
     set_lie(told, **lies)

@@ -134,10 +134,14 @@ class MqttCommittee:
         for chain in self.chains:
             chain.put(Deposited(ALICE, TOKEN, 100), self.clock.now())
             trade(chain, self.clock)
+        self._wake_watchers()
 
     def put_requests(self):
         for chain in self.chains:
             chain.put(WithdrawalRequested(BOB, TOKEN, 30), self.clock.now())
+        self._wake_watchers()
+
+    def _wake_watchers(self):
         for service in self.services:
             for wake in service.node.watch_wakes.values():
                 wake.set()
@@ -168,17 +172,20 @@ class MqttCommittee:
         return Ending(tuple(sorted(packets)), holdings)
 
 
-async def run_story(folder, broker, *, faults=None, during=None, enough=lambda: True):
+async def run_story(folder, broker, *, faults=None, during=None, is_ready=lambda: True, enough=lambda: True):
     """Deposits and trades, settled; withdrawals, settled.
 
-    ``during(committee)`` runs beside it and is ended with it; the second half waits until there was ``enough`` of it.
+    ``during(committee)`` runs beside it and is ended with it; nothing happens before it ``is_ready``, and the second half waits until there
+    was ``enough`` of it.
     """
     folder.mkdir(exist_ok=True)
     committee = MqttCommittee(folder, broker, faults=faults)
-    committee.put_trades()
     async with committee as c:
         disturbance = asyncio.create_task(during(c)) if during is not None else None
         try:
+            # who listens too late to what four quick nodes say to each other hears nothing that it could say again
+            await c.until(lambda: is_ready() or (disturbance is not None and disturbance.done()))
+            c.put_trades()
             await c.until(lambda: c.is_settled(2))
             await c.until(enough)
             c.put_requests()

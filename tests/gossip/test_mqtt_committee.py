@@ -44,7 +44,6 @@ async def test_a_connection_that_drops_doubles_and_reorders_changes_no_plan(tmp_
 
 
 async def listen_to_everything(client, heard):
-    await client.subscribe("optsettle/#", qos=1)
     async for message in client.messages:
         heard.append((message.topic.value, message.payload))
 
@@ -53,6 +52,7 @@ async def listen_to_everything(client, heard):
 async def attack(broker, heard):
     """A client that may read and write everything."""
     async with broker.client() as client:
+        await client.subscribe("optsettle/#", qos=1)
         listener = asyncio.create_task(listen_to_everything(client, heard))
         try:
             yield client
@@ -67,12 +67,13 @@ def put_under(topic, operator):
 
 
 async def test_replayed_reordered_and_renamed_messages_change_no_plan(tmp_path, undisturbed):
-    sent = 0
+    sent, listens = 0, asyncio.Event()
 
     async def during(committee):
         nonlocal sent
         heard, chance = [], random.Random(5)
         async with attack(broker, heard) as client:
+            listens.set()
             while True:
                 await asyncio.sleep(0.02)
                 for topic, data in chance.sample(heard, min(len(heard), 8)):
@@ -81,7 +82,9 @@ async def test_replayed_reordered_and_renamed_messages_change_no_plan(tmp_path, 
                         sent += 1
 
     with Broker(tmp_path, evil=True) as broker:
-        ending, _ = await run_story(tmp_path / "run", broker, during=during, enough=lambda: sent > 300)
+        ending, _ = await run_story(
+            tmp_path / "run", broker, during=during, is_ready=listens.is_set, enough=lambda: sent > 300
+        )
     assert ending == undisturbed
 
 
@@ -111,7 +114,7 @@ def forge(data, chance, stranger):
 
 
 async def test_forged_and_rewritten_messages_change_no_plan_and_are_blamed(tmp_path, undisturbed):
-    forged = 0
+    forged, listens = 0, asyncio.Event()
 
     async def during(committee):
         nonlocal forged
@@ -122,6 +125,7 @@ async def test_forged_and_rewritten_messages_change_no_plan_and_are_blamed(tmp_p
         lies = set()
         try:
             async with attack(broker, heard) as client:
+                listens.set()
                 while True:
                     await asyncio.sleep(0.02)
                     true = [(t, d) for t, d in heard if d not in lies]
@@ -135,7 +139,9 @@ async def test_forged_and_rewritten_messages_change_no_plan_and_are_blamed(tmp_p
             journal.close()
 
     with Broker(tmp_path, evil=True) as broker:
-        ending, _ = await run_story(tmp_path / "run", broker, during=during, enough=lambda: forged > 300)
+        ending, _ = await run_story(
+            tmp_path / "run", broker, during=during, is_ready=listens.is_set, enough=lambda: forged > 300
+        )
         reasons = [{b.reason for b, _, _ in _get_blames_of_closed(tmp_path / "run" / f"node{i}.db")} for i in range(4)]
     assert ending == undisturbed
     assert all({"bad_signature", "not_operator", "bad_envelope"} <= r for r in reasons), reasons
