@@ -19,7 +19,7 @@ import re
 import socket
 import ssl
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -46,6 +46,7 @@ BURST_S = 5
 
 DRAIN_S = 2.0
 """How long a clean stop waits for what is still to be sent."""
+CANCEL_AGAIN_S = 0.5
 
 PUBLISH_TIMEOUT_S = 30.0
 MAX_PASSWORD_BYTES = 1024
@@ -288,9 +289,7 @@ class MqttGossip:
                 # A sender may notice a loss first; the follower knows the reason and takes it from the library.
                 await asyncio.wait(tasks[:1], timeout=1.0)
         finally:
-            for task in (*tasks, stopper):
-                task.cancel()
-            await asyncio.gather(*tasks, stopper, return_exceptions=True)
+            await _end_tasks([*tasks, stopper])
         for task in done:
             task.result()
         self.is_connected = False
@@ -497,10 +496,28 @@ def _read_files(settings: MqttSettings) -> tuple[ssl.SSLContext | None, str | No
 
 async def _wait_for_event(event: asyncio.Event, timeout_s: float) -> bool:
     try:
-        await asyncio.wait_for(event.wait(), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
     except TimeoutError:
         return False
     return True
+
+
+async def _end_tasks(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel tasks until they have ended.
+
+    Once is not enough: the library waits by `asyncio.wait_for`, which up to Python 3.11 loses a cancellation that comes together with the answer
+    it waits for, and a sender would go on for ever.
+    """
+    waiting = [task for task in tasks if not task.done()]
+    while waiting:
+        for task in waiting:
+            task.cancel()
+        _, pending = await asyncio.wait(waiting, timeout=CANCEL_AGAIN_S)
+        waiting = list(pending)
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()  # seen: who ends the tasks decides what becomes of it
 
 
 def _strip(topic: str) -> str:
@@ -572,10 +589,8 @@ async def _send_and_collect(
     try:
         await asyncio.wait(tasks[:1], timeout=wait_s)
     finally:
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-    for result in results:
+        await _end_tasks(tasks)
+    for result in (None if task.cancelled() else task.exception() for task in tasks):
         if isinstance(result, aiomqtt.MqttError):
             raise result
     return arrived

@@ -71,7 +71,8 @@ async def operate(
             if carrier is not None:
                 carrier.set_operators(service.node.get_committee().operators)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), FOLLOW_S)
+                async with asyncio.timeout(FOLLOW_S):
+                    await stop.wait()
         service.stop()
 
     try:

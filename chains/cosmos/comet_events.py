@@ -56,7 +56,8 @@ async def follow_vault(url: str, address: str, hint: Callable[[], None]) -> None
                 request = {"jsonrpc": "2.0", "id": number, "method": "subscribe", "params": {"query": query}}
                 await stream.send_json(request)
             while True:
-                message = await asyncio.wait_for(stream.receive(), SILENCE_S)
+                async with asyncio.timeout(SILENCE_S):
+                    message = await stream.receive()
                 if message.type is not aiohttp.WSMsgType.TEXT:
                     break
                 listener.hear(decode_json(message.data.encode()))

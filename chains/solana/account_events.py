@@ -50,7 +50,8 @@ async def follow_account(url: str, account: str, hint: Callable[[], None]) -> No
         ):
             await stream.send_json(request)
             while True:
-                message = await asyncio.wait_for(stream.receive(), SILENCE_S)
+                async with asyncio.timeout(SILENCE_S):
+                    message = await stream.receive()
                 if message.type is not aiohttp.WSMsgType.TEXT:
                     break
                 if is_change(decode_json(message.data.encode())):

@@ -155,7 +155,8 @@ async def _end_in_time(config: Config, stop: asyncio.Event, ending: asyncio.Even
             break
         with contextlib.suppress(TimeoutError):
             # Short waits: clocks are set and machines sleep.
-            await asyncio.wait_for(stop.wait(), min(left_s, MAX_WAIT_S))
+            async with asyncio.timeout(min(left_s, MAX_WAIT_S)):
+                await stop.wait()
     ending.set()
 
 

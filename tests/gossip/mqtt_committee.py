@@ -194,6 +194,8 @@ async def run_story(folder, broker, *, faults=None, during=None, is_ready=lambda
             if disturbance is not None:
                 if disturbance.done():
                     disturbance.result()
-                disturbance.cancel()
-                await asyncio.gather(disturbance, return_exceptions=True)
+                # asyncio.wait_for of Python 3.11 loses a cancellation that comes together with the answer it waits for
+                while not disturbance.done():
+                    disturbance.cancel()
+                    await asyncio.wait([disturbance], timeout=1)
         return c.get_ending(), c
