@@ -166,17 +166,30 @@ def _encode_take(
     return c.make_take(site.vault, caller, number, quantity, nonce, buyer, site.asset, for_house=for_house)
 
 
-class SolanaSite(Site):
-    """See `Site`; ``network`` is the simulated chain. ``label``: what its genesis, and so its CAIP-2 name, is made from."""
+class SolanaNetwork(Protocol):
+    """What a site needs of its cluster, simulated or behind a door."""
+
+    @property
+    def program(self) -> Pubkey:
+        """The vault program."""
+
+    def read(self, address: Pubkey) -> bytes | None:
+        """Newest data of an account, None where there is none."""
+
+    def get_tokens(self, mint: bytes, owner: bytes) -> int:
+        """Base units on the canonical token account of an owner."""
+
+
+class VaultSite(Site):
+    """A vault of this family, whatever makes the cluster's blocks: a site of it has its transactions sent and looked after."""
 
     family: ClassVar = "solana"
-    settle_s: ClassVar = SETTLE_S
+    network: SolanaNetwork
 
-    def __init__(self, name: str, label: str, clock: Callable[[], float], endpoints: int) -> None:
-        network = SimSolana(label, clock, n_endpoints=max(endpoints, MIN_ENDPOINTS))
-        super().__init__(name, network.chain)
-        self.network: SimSolana = network
-        self._plan: VaultPlan | None = None
+    def __init__(self, name: str, chain: str) -> None:
+        super().__init__(name, chain)
+        self.plan: VaultPlan | None = None
+        """What the vault was created with; None before."""
 
     @property
     def vault(self) -> c.Vault:
@@ -187,34 +200,20 @@ class SolanaSite(Site):
         """See `SolanaPlace`."""
         return self.network.read(key)
 
-    def get_key(self, user: str) -> bytes:
-        """See `Site`: an ed25519 seed."""
-        return self.network.make_key(user)
-
     def get_account_of(self, key: bytes) -> bytes:
         """See `Site`: the public key."""
         return bytes(Keypair.from_seed(key).pubkey())
 
-    async def create(
-        self,
-        plan: VaultPlan,
-        people: Sequence[str],
-        gas_keys: Sequence[bytes],
-        pass_time: Callable[[float], Awaitable[None]],
-    ) -> None:
-        """See `Site`."""
-        self._plan = plan
-        for user in (DEPLOYER, TREASURER, *people):
-            self.get_key(user)
-        deployer = Keypair.from_seed(self.get_key(DEPLOYER)).pubkey()
-        targets = [Keypair.from_seed(key).pubkey() for key in gas_keys]
-        await self._include(make_gifts(deployer, targets, GIFT_LAMPORTS), pass_time)
-        mint, instructions = make_mint(deployer, plan.decimals)
-        await self._include(instructions, pass_time)
-        self.asset = bytes(mint)
-        vault = c.Vault(self.network.program, c.find_state(self.network.program, deployer, VAULT_NUMBER))
+    def make_creation(self, deployer: Pubkey, mint: Pubkey, plan: VaultPlan) -> tuple[Instruction, Instruction]:
+        """Create the vault of a token, and open its token account; sets the site's attributes that are known beforehand."""
+        program = self.network.program
+        state = c.find_state(program, deployer, VAULT_NUMBER)
+        self.plan, self.asset = plan, bytes(mint)
+        self.account, self.vault_text = bytes(state), str(state)
+        self.vault_id = compute_vault_id(self.chain, self.account)
+        self.caip19 = f"{self.chain}/token:{mint}"
         create = c.make_create(
-            vault.program,
+            program,
             deployer,
             VAULT_NUMBER,
             self.chain,
@@ -224,12 +223,65 @@ class SolanaSite(Site):
             plan.delay_s,
             {self.asset: plan.caps},
         )
+        return create, make_token_account(deployer, state, mint)
+
+    def verify_creation(self) -> None:
+        """Note when the vault was created; Rejected ("deployment") where it computes another id for itself."""
+        state = self.get_state()
+        self.created_at = state.accepted_at
+        if state.vault_id != self.vault_id:
+            raise Rejected(
+                "the vault computes another id for itself",
+                got=state.vault_id,
+                expected=self.vault_id,
+                reason="deployment",
+            )
+
+    def get_state(self) -> c.State:
+        """The vault's newest state; Rejected ("bad_state") where there is none."""
+        return c.decode_state(self.read(self.vault.state) or b"")
+
+    def get_outbox_sequence(self) -> int:
+        """See `Site`."""
+        return self.get_state().outbox_sequence
+
+    def get_tokens(self, account: bytes) -> int:
+        """See `Site`."""
+        return self.network.get_tokens(self.asset, account)
+
+
+class SolanaSite(VaultSite):
+    """See `Site`; ``network`` is the simulated chain. ``label``: what its genesis, and so its CAIP-2 name, is made from."""
+
+    settle_s: ClassVar = SETTLE_S
+
+    def __init__(self, name: str, label: str, clock: Callable[[], float], endpoints: int) -> None:
+        network = SimSolana(label, clock, n_endpoints=max(endpoints, MIN_ENDPOINTS))
+        super().__init__(name, network.chain)
+        self.network: SimSolana = network
+
+    def get_key(self, user: str) -> bytes:
+        """See `Site`: an ed25519 seed."""
+        return self.network.make_key(user)
+
+    async def create(
+        self,
+        plan: VaultPlan,
+        people: Sequence[str],
+        gas_keys: Sequence[bytes],
+        pass_time: Callable[[float], Awaitable[None]],
+    ) -> None:
+        """See `Site`."""
+        for user in (DEPLOYER, TREASURER, *people):
+            self.get_key(user)
+        deployer = Keypair.from_seed(self.get_key(DEPLOYER)).pubkey()
+        targets = [Keypair.from_seed(key).pubkey() for key in gas_keys]
+        await self._include(make_gifts(deployer, targets, GIFT_LAMPORTS), pass_time)
+        mint, instructions = make_mint(deployer, plan.decimals)
+        await self._include(instructions, pass_time)
         self.start_height = self.network.get_slot()
-        await self._include((create, make_token_account(deployer, vault.state, mint)), pass_time)
-        self.account, self.vault_text = bytes(vault.state), str(vault.state)
-        self.vault_id = compute_vault_id(self.chain, self.account)
-        self.caip19 = f"{self.chain}/token:{mint}"
-        self.created_at = self._get_state().accepted_at
+        await self._include(self.make_creation(deployer, mint, plan), pass_time)
+        self.verify_creation()
 
     async def _include(
         self, instructions: Sequence[Instruction], pass_time: Callable[[float], Awaitable[None]]
@@ -239,9 +291,6 @@ class SolanaSite(Site):
         result = self.network.get_result(sent)
         if result is None or result.error:
             raise RuntimeError(f"token and vault were not created on {self.name}: {result and result.error}")
-
-    def _get_state(self) -> c.State:
-        return c.decode_state(self.read(self.vault.state) or b"")
 
     def send(self, user: str, call: Call) -> tuple[str, Call, Any] | None:
         """See `Site`."""
@@ -287,19 +336,11 @@ class SolanaSite(Site):
         """See `Site`."""
         self.network.tick()
 
-    def get_outbox_sequence(self) -> int:
-        """See `Site`."""
-        return self._get_state().outbox_sequence
-
-    def get_tokens(self, account: bytes) -> int:
-        """See `Site`."""
-        return self.network.get_tokens(self.asset, account)
-
     def make_table(self) -> dict[str, Any]:
         """See `Site`. What they may believe is a cluster, by its genesis hash, and the operators that the vault was created with."""
-        if self._plan is None:
+        if self.plan is None:
             raise RuntimeError(f"the vault on {self.name} is not created yet")
-        operators = OperatorSet(self.created_at, self._plan.operators, self._plan.threshold)
+        operators = OperatorSet(self.created_at, self.plan.operators, self.plan.threshold)
         settings = encode_settings(SolanaSettings(bytes(self.network.program), (operators,)))
         return {
             "family": "solana",
