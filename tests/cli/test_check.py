@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import replace
 
@@ -12,22 +11,16 @@ from typer.testing import CliRunner
 from messages.digests import get_address
 from messages.documents import encode_document
 from relayer.cli import app
-from tests.builders import OPERATOR_KEYS, make_key, make_parameters, make_report
+from tests.builders import OPERATOR_KEYS, make_key, make_report
 from tests.cli.live_chain import LiveChain
+from tests.cli.live_server import get_codes, hold_clock, run_json, write_live
 from tests.cli.operator_files import GONE, write_folder
 
 GAS_KEY = make_key("gas of a check")
 
 
 def check(path, *arguments, code):
-    result = CliRunner().invoke(app, ["check", "-c", str(path), "--json", *arguments])
-    assert "Traceback" not in result.output, result.output
-    assert result.exit_code == code, result.output
-    return json.loads(result.stdout)
-
-
-def get_codes(data, level):
-    return {f["code"] for f in data["findings"] if f["level"] == level}
+    return run_json("check", "-c", path, *arguments, code=code)
 
 
 # ---- files
@@ -89,10 +82,7 @@ def test_a_file_that_cannot_be_read_has_its_own_code(tmp_path):
 
 @pytest.fixture
 def chain(served, monkeypatch):
-    """The chain, with this machine's clock standing where the chain's stands: a slow machine changes no age."""
-    now = float(served.clock.now)
-    monkeypatch.setattr(time, "time", lambda: now)
-    return served
+    return hold_clock(served, monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -101,21 +91,12 @@ def served():
         yield live
 
 
-def write_live(folder, chain, *, terms=None, gas=GAS_KEY, config=None, **changes):
-    terms = terms or chain.parameters
-    parameters = make_parameters([terms], effective=1_700_000_000)
-    return write_folder(
-        folder,
-        parameters=parameters,
-        chains=[config or chain.make_config()],
-        gas_keys={terms.chain: gas},
-        gossip={"kind": "mqtt", "host": "127.0.0.1", "port": 1},
-        **changes,
-    )
+def write_evm(folder, chain, *, gas=GAS_KEY, **changes):
+    return write_live(folder, chain, gas=gas, **changes)
 
 
 def test_a_live_chain_is_found_to_be_what_the_files_say(tmp_path, chain):
-    data = check(write_live(tmp_path, chain), "--live", code=1)
+    data = check(write_evm(tmp_path, chain), "--live", code=1)
     assert {"endpoint", "vault_code", "operators", "finality", "checkpoint", "balance"} <= get_codes(data, "ok"), data
     assert get_codes(data, "wrong") == {"broker"}  # nobody listens there
 
@@ -124,7 +105,7 @@ def test_a_dead_endpoint_is_named(tmp_path, chain):
     config = chain.make_config()
     dead = replace(config.endpoints[0], name="dead", execution_url=GONE, beacon_url=GONE)
     data = check(
-        write_live(tmp_path, chain, config=replace(config, endpoints=(*config.endpoints, dead))), "--live", code=1
+        write_evm(tmp_path, chain, config=replace(config, endpoints=(*config.endpoints, dead))), "--live", code=1
     )
     wrong = [f for f in data["findings"] if f["level"] == "wrong" and "dead" in f["subject"]]
     assert {f["code"] for f in wrong} == {"unreachable"}
@@ -134,14 +115,14 @@ def test_a_dead_endpoint_is_named(tmp_path, chain):
 def test_another_chain_is_told_by_its_number(tmp_path, chain):
     chain.network.endpoints[0].lies.chain_id = 5
     try:
-        data = check(write_live(tmp_path, chain), "--live", code=1)
+        data = check(write_evm(tmp_path, chain), "--live", code=1)
     finally:
         chain.network.endpoints[0].lies.chain_id = None
     assert "wrong_chain_id" in get_codes(data, "wrong")
 
 
 def test_an_account_without_money_is_told(tmp_path, chain):
-    data = check(write_live(tmp_path, chain, gas=make_key("poor")), "--live", code=1)
+    data = check(write_evm(tmp_path, chain, gas=make_key("poor")), "--live", code=1)
     assert "low_balance" in get_codes(data, "wrong")
 
 
@@ -153,17 +134,17 @@ def test_an_account_without_money_is_told(tmp_path, chain):
     ],
 )
 def test_a_vault_created_otherwise_than_the_parameters_say_is_told(tmp_path, chain, changes, code):
-    data = check(write_live(tmp_path, chain, terms=replace(chain.parameters, **changes)), "--live", code=1)
+    data = check(write_evm(tmp_path, chain, terms=replace(chain.parameters, **changes)), "--live", code=1)
     assert code in get_codes(data, "wrong")
 
 
 def test_nothing_or_something_else_at_the_vaults_address_is_told(tmp_path, chain):
     empty = b"\x00" * 12 + b"\x99" * 20
     config = replace(chain.make_config(), vault_account=empty)
-    path = write_live(tmp_path / "a", chain, terms=replace(chain.parameters, account=empty), config=config)
+    path = write_evm(tmp_path / "a", chain, terms=replace(chain.parameters, account=empty), config=config)
     assert "no_code" in get_codes(check(path, "--live", code=1), "wrong")
     with LiveChain(31338, is_vault=False) as other:
-        data = check(write_live(tmp_path / "b", other), "--live", code=1)
+        data = check(write_evm(tmp_path / "b", other), "--live", code=1)
     assert "wrong_code" in get_codes(data, "wrong")
 
 
@@ -172,7 +153,7 @@ def test_a_clock_that_is_behind_is_told(tmp_path, chain):
     chain.clock.advance(300)
     chain.network.tick()
     try:
-        data = check(write_live(tmp_path, chain), "--live", code=1)
+        data = check(write_evm(tmp_path, chain), "--live", code=1)
     finally:
         assert chain.clock.now > now
     assert "clock_behind" in get_codes(data, "wrong")
@@ -186,7 +167,7 @@ def test_prices_are_looked_at_like_everybodys(tmp_path, chain):
         ("old", make_report(now - now % 60 - 7200, 2000)),
         ("unsigned", replace(good, signatures=good.signatures[:1])),
     ):
-        path = write_live(tmp_path / folder, chain, feeds=[{"kind": "file", "path": "prices.jsonl"}])
+        path = write_evm(tmp_path / folder, chain, feeds=[{"kind": "file", "path": "prices.jsonl"}])
         (tmp_path / folder / "prices.jsonl").write_bytes(encode_document(line) + b"\n")
         data = check(path, "--live", code=1)
         (found,) = [f for f in data["findings"] if f["subject"] == "feed prices.jsonl"]

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import threading
-import time
 from dataclasses import replace
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 from solders.pubkey import Pubkey
 from typer.testing import CliRunner
 
 from chains.registry import EndpointConfig, make_solana_sim_config
-from chains.sim_clock import ManualClock
 from chains.solana.address import encode_key
 from chains.solana.sim import SimSolana
 from chains.solana.types import OperatorSet
 from contracts.solana.client import decode_state
 from messages.documents import Amount, CapParameters
 from relayer.cli import app
-from tests.builders import DAY, OPERATORS, make_key, make_parameters, make_vault
-from tests.cli.operator_files import GONE, write_folder
+from tests.builders import DAY, OPERATORS, make_key, make_vault
+from tests.cli.live_server import (
+    CAP,
+    CREATED_AT,
+    LiveServer,
+    assert_a_pause_is_sent_once,
+    get_codes,
+    hold_clock,
+    run_json,
+    write_live,
+)
+from tests.cli.operator_files import GONE
 
-CAP = 10**12
 N_ENDPOINTS = 4
 
 
-class LiveSolana:
-    """Four endpoints over HTTP on the loopback, by a thread of its own; the clock stands at the machine's time when it was made."""
+class LiveSolana(LiveServer):
+    """Four endpoints of a chain with the built vault."""
 
     def __init__(self) -> None:
-        self.clock = ManualClock(int(time.time()) - 100)
+        self.start_clock(100)
         self.network = SimSolana("live", self.clock, N_ENDPOINTS)
         self.gas = self.network.make_key("gas of a Solana check")
         deployer = self.network.make_key("deployer")
@@ -43,12 +46,10 @@ class LiveSolana:
             deployer, OPERATORS, 3, self.treasurer, DAY, {self.mint: (CAP, 4 * CAP, 16 * CAP)}
         )
         self.network.finalize()
-        self.clock.now = max(self.clock.now, int(time.time()))
-        self.network.tick()
+        self.reach_now()
 
     @property
     def parameters(self):
-        """The vault's terms as it was created."""
         caps = (CapParameters(self.mint, Amount(CAP), Amount(4 * CAP), Amount(16 * CAP)),)
         return make_vault(
             0,
@@ -57,7 +58,7 @@ class LiveSolana:
             account=self.vault,
             caps=caps,
             treasurer=self.treasurer,
-            created_at=1_700_000_000,
+            created_at=CREATED_AT,
         )
 
     def make_config(self):
@@ -65,27 +66,10 @@ class LiveSolana:
         doors = tuple(EndpointConfig(f"http {i}", rpc_url=f"{self.url}{i}") for i in range(N_ENDPOINTS))
         return replace(config, endpoints=doors)
 
-    async def _answer(self, request: web.Request) -> web.Response:
+    async def answer(self, request: web.Request) -> web.Response:
         asked = await request.json()
-        found = self.network.endpoints[int(request.match_info["n"])].rpc.handle(asked["method"], asked["params"])
+        found = self.network.endpoints[int(request.match_info["path"])].rpc.handle(asked["method"], asked["params"])
         return web.json_response({"jsonrpc": "2.0", "id": asked["id"]} | found)
-
-    def __enter__(self):
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        served = web.Application(client_max_size=2**22)
-        served.router.add_post("/{n}", self._answer)
-        self._server = TestServer(served)
-        asyncio.run_coroutine_threadsafe(self._server.start_server(), self._loop).result(30)
-        self.url = str(self._server.make_url("/"))
-        return self
-
-    def __exit__(self, *_):
-        asyncio.run_coroutine_threadsafe(self._server.close(), self._loop).result(30)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(30)
-        self._loop.close()
 
 
 @pytest.fixture(scope="module")
@@ -96,35 +80,15 @@ def served():
 
 @pytest.fixture
 def chain(served, monkeypatch):
-    """The cluster, with this machine's clock standing where the cluster's stands: a slow machine changes no age."""
-    now = float(served.clock.now)
-    monkeypatch.setattr(time, "time", lambda: now)
-    return served
+    return hold_clock(served, monkeypatch)
 
 
-def run(*arguments, code):
-    result = CliRunner().invoke(app, [*arguments, "--json"])
-    assert "Traceback" not in result.output, result.output
-    assert result.exit_code == code, result.output
-    return json.loads(result.stdout)
-
-
-def write(folder, chain, *, terms=None, config=None, gas=None):
-    terms = terms or chain.parameters
-    return write_folder(
-        folder,
-        parameters=make_parameters([terms], effective=1_700_000_000),
-        chains=[config or chain.make_config()],
-        gas_keys={terms.chain: gas or chain.gas},
-    )
-
-
-def get_codes(data, level):
-    return {f["code"] for f in data["findings"] if f["level"] == level}
+def write(folder, chain, *, gas=None, **changes):
+    return write_live(folder, chain, gas=gas or chain.gas, **changes)
 
 
 def test_a_live_cluster_is_found_to_be_what_the_files_say(tmp_path, chain):
-    data = run("check", "-c", str(write(tmp_path, chain)), "--live", code=1)
+    data = run_json("check", "-c", write(tmp_path, chain), "--live", code=1)
     assert {"endpoint", "vault_code", "operators", "finality", "checkpoint", "balance", "gas_key"} <= get_codes(
         data, "ok"
     )
@@ -167,14 +131,14 @@ def test_a_live_cluster_is_found_to_be_what_the_files_say(tmp_path, chain):
     ],
 )
 def test_each_wrong_part_has_its_word(tmp_path, chain, change, code):
-    data = run("check", "-c", str(write(tmp_path, chain, **change(chain))), "--live", code=1)
+    data = run_json("check", "-c", write(tmp_path, chain, **change(chain)), "--live", code=1)
     assert code in get_codes(data, "wrong")
 
 
 def test_another_cluster_is_told_by_its_genesis_hash(tmp_path, chain):
     chain.network.endpoints[2].lies.genesis_hash = encode_key(b"\x09" * 32)
     try:
-        data = run("check", "-c", str(write(tmp_path, chain)), "--live", code=1)
+        data = run_json("check", "-c", write(tmp_path, chain), "--live", code=1)
     finally:
         chain.network.endpoints[2].lies.genesis_hash = None
     subjects = {f["subject"] for f in data["findings"] if f["code"] == "wrong_chain_id"}
@@ -193,7 +157,7 @@ def test_another_cluster_is_told_by_its_genesis_hash(tmp_path, chain):
     ],
 )
 def test_a_file_that_cannot_be_meant_is_refused_with_words(tmp_path, chain, change, words):
-    run("check", "-c", str(write(tmp_path / "good", chain)), code=0)
+    run_json("check", "-c", write(tmp_path / "good", chain), code=0)
     result = CliRunner().invoke(
         app, ["check", "-c", str(write(tmp_path / "bad", chain, config=change(chain.make_config())))]
     )
@@ -203,11 +167,11 @@ def test_a_file_that_cannot_be_meant_is_refused_with_words(tmp_path, chain, chan
 
 
 def test_endpoints_of_one_host_are_worth_a_warning(tmp_path, chain):
-    data = run("check", "-c", str(write(tmp_path / "one", chain)), code=0)
+    data = run_json("check", "-c", write(tmp_path / "one", chain), code=0)
     assert "same_host" in get_codes(data, "warning")
     doors = tuple(EndpointConfig(f"e{i}", rpc_url=f"https://rpc-{i}.example.org/") for i in range(4))
     config = replace(chain.make_config(), endpoints=doors)
-    data = run("check", "-c", str(write(tmp_path / "four", chain, config=config)), code=0)
+    data = run_json("check", "-c", write(tmp_path / "four", chain, config=config), code=0)
     assert "same_host" not in get_codes(data, "warning")
 
 
@@ -232,10 +196,9 @@ def test_prices_and_streams_are_read_from_the_file(tmp_path, chain):
 
 
 def test_a_pause_reaches_the_vault(tmp_path, chain):
-    data = run("pause", "-c", str(write(tmp_path, chain)), "--yes", code=0)
-    (result,) = data["vaults"]
-    assert result["state"] == "sent"
-    chain.network.finalize()
-    assert decode_state(chain.network.read(Pubkey.from_bytes(chain.vault))).paused
-    (again,) = run("pause", "-c", str(tmp_path / "relayer.toml"), "--yes", code=0)["vaults"]
-    assert again["state"] == "paused_already"
+    assert_a_pause_is_sent_once(
+        tmp_path,
+        chain,
+        gas=chain.gas,
+        is_paused=lambda: decode_state(chain.network.read(Pubkey.from_bytes(chain.vault))).paused,
+    )

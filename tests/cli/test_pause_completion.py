@@ -15,9 +15,9 @@ from chains.evm.codec import encode_call
 from messages.digests import get_address
 from relayer.cli import app
 from relayer.keys import Journal
-from tests.builders import make_key, make_parameters
+from tests.builders import make_key
 from tests.cli.live_chain import LiveChain
-from tests.cli.operator_files import write_folder
+from tests.cli.live_server import write_live
 
 GAS_KEY = make_key("gas of a pause")
 
@@ -29,9 +29,7 @@ def chain():
 
 
 def write(folder, chain, **changes):
-    parameters = make_parameters([chain.parameters], effective=1_700_000_000)
-    gas = {chain.parameters.chain: GAS_KEY}
-    return write_folder(folder, parameters=parameters, chains=[chain.make_config()], gas_keys=gas, **changes)
+    return write_live(folder, chain, gas=GAS_KEY, **changes)
 
 
 def pause(path, *arguments):
