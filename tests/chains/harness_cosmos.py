@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any, ClassVar
 
 from chains import base
 from chains.cosmos.address import get_account
 from chains.cosmos.sim import ManualClock, SimCosmos
-from chains.cosmos.sim_rpc import Lies
 from chains.cosmos.vault_json import make_instantiation
 from chains.registry import build_cosmos_sim_chain
 from contracts.cosmos import get_wasm
-from messages.bodies import InboxBody, make_inbox_packet
-from messages.digests import Certificate, compute_packet_digest, sign_digest
 from messages.ids import compute_denom_asset
 from messages.outbox import get_start_cursor
-from messages.packet import compute_commitment
-from tests.builders import OPERATOR_KEYS, OPERATORS
-from tests.chains.harness import HeaderHarness
+from tests.builders import OPERATORS
+from tests.chains.harness import START, HeaderHarness
 
-START = 1_800_000_000
 CHAIN_ID = "sim-1"
 DENOM = "uusd"
 CAP = 10**12
@@ -35,6 +29,19 @@ class CosmosHarness(HeaderHarness):
         "too_few": "too_few",
         "future": "future",
         "forged_state": "wrong_commit",
+    }
+    certificate_life_s: ClassVar = 300
+    lies: ClassVar = {
+        "wrong_chain": {"chain_id": "sim-2"},
+        "withhold_all": {"drop_events": True},
+        "withhold_some": {"drop_event_every": 2},
+        "forge_packet": {"forge_events": True},
+        "undone": {"undo_results": True},
+        "bad_signature": {"forge_signature": True},
+        "too_few": {"too_few": True},
+        "future": {"clock_ahead_s": 3600},
+        "forged_state": {"forge_state": True},
+        "equivocate": {"equivocate": True},
     }
 
     def __init__(self, n_endpoints: int = 2, **network: Any) -> None:
@@ -61,9 +68,6 @@ class CosmosHarness(HeaderHarness):
         """A chain object as after a restart: nothing is remembered but the configuration."""
         return build_cosmos_sim_chain(self.network, self.vault, self.submit_key, checkpoint=self.checkpoint, **changes)
 
-    def now(self) -> int:
-        return self.clock()
-
     # ---- what happens on the chain
 
     def deposit(self, amount: int) -> None:
@@ -72,75 +76,10 @@ class CosmosHarness(HeaderHarness):
         self.network.transact(self.user_key, self.vault, message, [(DENOM, amount)])
         self.network.mine()
 
-    def mine(self) -> None:
-        self.network.mine()
-
-    def finalize(self) -> None:
-        self.network.finalize()
-
     def reorg(self) -> None:
         """A committed block of this family is never replaced."""
 
-    def certify(self, sequence: int, body: InboxBody, timeout_s: int = 300) -> Certificate:
-        packet = make_inbox_packet(self.chain.vault_id, sequence, self.now() + timeout_s, body)
-        digest = compute_packet_digest(self.chain.vault_id, 0, sequence, compute_commitment(packet))
-        signatures = tuple(sign_digest(key, digest) for key in OPERATOR_KEYS[:3])
-        return Certificate(packet, self.chain.vault_id, 0, signatures)
-
     # ---- lies
 
-    def lie(self, index: int, kind: str) -> None:
-        """Make one endpoint misbehave in one way."""
-        lies = self.network.endpoints[index].lies
-        match kind:
-            case "down":
-                lies.down = True
-            case "wrong_chain":
-                lies.chain_id = "sim-2"
-            case "stall":
-                lies.stall_height = 3
-            case "withhold_all":
-                lies.drop_events = True
-            case "withhold_some":
-                lies.drop_event_every = 2
-            case "forge_packet":
-                lies.forge_events = True
-            case "undone":
-                lies.undo_results = True
-            case "forge_head":
-                lies.forge_head = True
-            case "forge_number":
-                lies.forge_sequence = 7
-            case "bad_signature":
-                lies.forge_signature = True
-            case "too_few":
-                lies.too_few = True
-            case "future":
-                lies.clock_ahead_s = 3600
-            case "forged_state":
-                lies.forge_state = True
-            case "equivocate":
-                lies.equivocate = True
-            case _:
-                raise ValueError(kind)
-
-    def be_honest(self) -> None:
-        for endpoint in self.network.endpoints:
-            vars(endpoint.lies).update(vars(Lies()))
-
-    def get_source(self, index: int) -> str:
-        return self.network.endpoints[index].name
-
-    # ---- the pieces of the road
-
-    async def bootstrap(self) -> Any:
-        return (await base.bootstrap(self.chain, self.now()))[1]
-
-    async def get_update(self, trusted: Any, index: int = 0) -> Any:
-        return await self.chain.reader.update(self.get_source(index), trusted)
-
-    def change_packet(self, claim: Any) -> Any:
-        """The same claim with another amount, still well formed."""
-        payload = claim.packet.payloads[0]
-        value = payload.value[:-1] + bytes([payload.value[-1] ^ 1])
-        return replace(claim, packet=replace(claim.packet, payloads=(replace(payload, value=value),)))
+    def get_stall(self) -> dict[str, Any]:
+        return {"stall_height": 3}

@@ -19,20 +19,15 @@ from chains.registry import build_solana_sim_chain
 from chains.solana.codec import decode_unsigned, encode_unsigned
 from chains.solana.observations import compute_observation_digest
 from chains.solana.sim import ManualClock, SimSolana
-from chains.solana.sim_rpc import Lies
 from chains.solana.types import Attested, Observation, OperatorSet, SignedObservation
 from contracts.solana import client
-from messages.bodies import InboxBody, make_inbox_packet
-from messages.digests import Certificate, compute_packet_digest, get_address, sign_digest
+from messages.digests import get_address, sign_digest
 from messages.errors import Rejected
 from messages.outbox import get_start_cursor
-from messages.packet import compute_commitment
 from tests.builders import OPERATOR_KEYS, OPERATORS, make_key
-from tests.chains.harness import HeaderHarness
+from tests.chains.harness import START, THRESHOLD, HeaderHarness
 
-START = 1_800_000_000
 CAP = 10**12
-THRESHOLD = 3
 OTHER_OPERATORS = tuple(sorted(get_address(make_key(f"other operator {i}")) for i in range(4)))
 OPERATOR_LIES = frozenset({"bad_signature", "too_few", "future", "forged_state", "equivocate"})
 
@@ -54,6 +49,14 @@ class SolanaHarness(HeaderHarness):
         "too_few": "too_few",
         "future": "future",
         "forged_state": "wrong_link",
+    }
+    lies: ClassVar = {
+        # another cluster has another genesis, and nothing of ours
+        "wrong_chain": {"genesis_hash": "1" * 32, "missing_vault": True, "no_index": True},
+        "withhold_all": {"drop_events": True},
+        "withhold_some": {"drop_event_every": 2},
+        "forge_packet": {"forge_events": True},
+        "undone": {"undo_results": True},
     }
     expires: ClassVar = False
     told: ClassVar = frozenset({"forge_head", "forge_number"})
@@ -95,9 +98,6 @@ class SolanaHarness(HeaderHarness):
         assert chain.observer is not None
         return chain.observer
 
-    def now(self) -> int:
-        return self.clock()
-
     # ---- what happens on the chain
 
     def deposit(self, amount: int) -> None:
@@ -106,62 +106,29 @@ class SolanaHarness(HeaderHarness):
         self.network.send(self.user_key, [call])
         self.network.mine()
 
-    def mine(self) -> None:
-        self.network.mine()
-
-    def finalize(self) -> None:
-        self.network.finalize()
-
     def reorg(self) -> None:
         """Every block that is not final is replaced by one without its transactions; they wait again."""
         self.network.fork()
-
-    def certify(self, sequence: int, body: InboxBody, timeout_s: int = 1800) -> Certificate:
-        packet = make_inbox_packet(self.chain.vault_id, sequence, self.now() + timeout_s, body)
-        digest = compute_packet_digest(self.chain.vault_id, 0, sequence, compute_commitment(packet))
-        signatures = tuple(sign_digest(key, digest) for key in OPERATOR_KEYS[:THRESHOLD])
-        return Certificate(packet, self.chain.vault_id, 0, signatures)
 
     # ---- lies
 
     def lie(self, index: int, kind: str) -> None:
         """Make one endpoint, or one operator, misbehave in one way."""
-        lies = self.network.endpoints[index].lies
-        match kind:
-            case "down":
-                lies.down = True
-            case "wrong_chain":  # another cluster has another genesis, and nothing of ours
-                lies.genesis_hash, lies.missing_vault, lies.no_index = "1" * 32, True, True
-            case "stall":
-                lies.stall_slot = self.network.get_slot() - 2_000
-            case "withhold_all":
-                lies.drop_events = True
-            case "withhold_some":
-                lies.drop_event_every = 2
-            case "forge_packet":
-                lies.forge_events = True
-            case "undone":
-                lies.undo_results = True
-            case "forge_head":
-                lies.forge_head = True
-            case "forge_number":
-                lies.forge_sequence = 7
-            case "equivocate":
-                self.operator_lies |= dict.fromkeys(range(THRESHOLD), kind)
-                self.chain = self.make_chain()
-                self.clock.advance(1)
-            case _ if kind in OPERATOR_LIES:
-                self.operator_lies[index] = kind
-            case _:
-                raise ValueError(kind)
+        if kind == "equivocate":
+            self.operator_lies |= dict.fromkeys(range(THRESHOLD), kind)
+            self.chain = self.make_chain()
+            self.clock.advance(1)
+        elif kind in OPERATOR_LIES:
+            self.operator_lies[index] = kind
+        else:
+            super().lie(index, kind)
+
+    def get_stall(self) -> dict[str, Any]:
+        return {"stall_slot": self.network.get_slot() - 2_000}
 
     def be_honest(self) -> None:
         self.operator_lies.clear()
-        for endpoint in self.network.endpoints:
-            vars(endpoint.lies).update(vars(Lies()))
-
-    def get_source(self, index: int) -> str:
-        return self.network.endpoints[index].name
+        super().be_honest()
 
     def get_operator(self, index: int) -> str:
         """The name under which an operator is blamed."""
@@ -224,14 +191,14 @@ class SolanaHarness(HeaderHarness):
 
     async def bootstrap(self) -> Any:
         await self.hear()
-        return (await base.bootstrap(self.chain, self.now()))[1]
+        return await super().bootstrap()
 
     async def get_update(self, trusted: Any, index: int = 0) -> Any:
         """What the node would go on with; from an operator that lies: with as many as the lie needs to look like the word of m."""
         kind = self.operator_lies.get(index)
         if kind is None:
             await self.hear()
-            return await self.chain.reader.update(self.get_source(index), trusted)
+            return await super().get_update(trusted, index)
         seen, _ = await self.observe()
         members = [index, *(i for i in seen if i != index)][: THRESHOLD - (kind == "too_few")]
         signed = []
@@ -241,12 +208,6 @@ class SolanaHarness(HeaderHarness):
             signed.append(spoil(one) if lie == "bad_signature" else one)
         gap = max(one.observation.sequence for one in signed) - min(one.observation.sequence for one in signed)
         return Attested(tuple(sorted(signed, key=lambda one: one.operator)), (sha256(b"forged").digest(),) * gap)
-
-    def change_packet(self, claim: Any) -> Any:
-        """The same claim with another amount, still well formed."""
-        payload = claim.packet.payloads[0]
-        value = payload.value[:-1] + bytes([payload.value[-1] ^ 1])
-        return replace(claim, packet=replace(claim.packet, payloads=(replace(payload, value=value),)))
 
 
 def contradicts(said: base.Accepted, own: Observation) -> bool:

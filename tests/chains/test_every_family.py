@@ -2,14 +2,13 @@
 
 A harness is a simulated chain with the real vault on it, a funded user, four operators (three sign) and at least two endpoints. Who brings
 headers is a source of headers: an endpoint, or an operator where a family has no header that anybody could prove. It has
-    chain, start, clock                  a `chains.base.Chain` with a submitter, the vault's start cursor, a clock to move
-    make_chain(), now(), bootstrap(), get_update(trusted, index), get_source(index)
-    move_checkpoint()                    to what is final now; for chains that are made from then on
-    deposit(amount), mine(), finalize(), certify(sequence, body, timeout_s)
+    chain, start, clock, network         a `chains.base.Chain` with a submitter, the vault's start cursor, a clock to move, the simulated chain
+    make_chain()                         as after a restart; move_checkpoint() to what is final now, for chains that are made from then on
+    deposit(amount)
     reorg()                              replace the newest block by one without its transactions, where the family can
-    lie(index, kind), be_honest()        for each kind named in this file; change_packet(claim)
+    lies, get_stall()                    what an endpoint is told for each kind of lie named in this file
     update_reasons                       which reason the family gives for each of BAD_UPDATES
-    and what `tests.chains.harness` says, which families with light clients inherit
+and inherits the rest from `tests.chains.harness`, which says what else a family may answer otherwise.
 """
 
 import asyncio
