@@ -8,7 +8,6 @@ quick as native code; the engine must have that switched on. Nothing in the resu
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import sys
@@ -16,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from contracts.rust_build import compute_source_hash, run_command
+from contracts.rust_build import RUSTC, compute_source_hash, encode_manifest, run_cargo, run_command
 
 FOLDER: Final = Path(__file__).resolve().parent / "batch"
 SOURCES: Final = "src"  # beside Cargo.toml and Cargo.lock
@@ -33,7 +32,7 @@ RUSTFLAGS: Final = (
 
 def get_compiler() -> str:
     """Return the Rust compiler to use: $RELAYER_RUSTC, else Debian's."""
-    return os.environ.get("RELAYER_RUSTC", "/usr/bin/rustc")
+    return os.environ.get("RELAYER_RUSTC", str(RUSTC))
 
 
 def get_source_hash() -> str:
@@ -46,19 +45,12 @@ def build() -> tuple[bytes, dict[str, Any]]:
     cargo = shutil.which("cargo")
     if cargo is None:
         raise FileNotFoundError("cargo is not installed")
-    version = run_command(FOLDER, [get_compiler(), "--version"])
+    rustc = Path(get_compiler())
+    version = run_command(FOLDER, [str(rustc), "--version"])
+    words = ["--quiet", "-Z", "build-std=std,panic_abort"]
     with tempfile.TemporaryDirectory() as folder:
-        environment = {
-            **os.environ,
-            "RUSTC": get_compiler(),
-            "RUSTC_BOOTSTRAP": "1",
-            "RUSTFLAGS": " ".join(RUSTFLAGS),
-            "CARGO_TARGET_DIR": folder,
-        }
-        command = [cargo, "build", "--quiet", "--locked", "--release", "--target", TARGET]
-        command += ["-Z", "build-std=std,panic_abort"]
-        run_command(FOLDER, command, environment)
-        module = (Path(folder) / TARGET / "release" / MODULE).read_bytes()
+        release = run_cargo(FOLDER, Path(cargo), rustc, TARGET, " ".join(RUSTFLAGS), words, Path(folder))
+        module = (release / MODULE).read_bytes()
     manifest = {
         "compiler": version.split(" (")[0].strip(),
         "flags": list(RUSTFLAGS),
@@ -72,7 +64,7 @@ def main() -> int:
     """Write module and manifest and say what was written."""
     module, manifest = build()
     (FOLDER / MODULE).write_bytes(module)
-    (FOLDER / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+    (FOLDER / "manifest.json").write_bytes(encode_manifest(manifest))
     sys.stdout.write(f"{MODULE}: {len(module)} bytes, {manifest['compiler']}\n")
     return 0
 

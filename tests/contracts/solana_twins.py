@@ -9,10 +9,11 @@ Needs the toolchain of contracts/solana/README.md; takes some ten seconds.
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
-from contracts.solana import compile as compiler
+from contracts.solana.compile import WORKSPACE
 
 _CLOCK = "/// Time of the block in whole seconds.\n"
 _WEAK = """/// Whether weakness `number` is switched on.
@@ -68,9 +69,9 @@ NUMBERS = {name: number for number, name in enumerate(EDITS, 1)}
 
 def build_twin(folder: Path) -> bytes:
     """Return the program with all weaknesses, built in an empty folder; ToolchainMissingError where there is none."""
-    compiler.find_toolchain()
+    WORKSPACE.find_toolchain()
     source = folder / "source"
-    shutil.copytree(compiler.FOLDER, source, ignore=shutil.ignore_patterns("build", "target", "__pycache__"))
+    shutil.copytree(WORKSPACE.folder, source, ignore=shutil.ignore_patterns("build", "target", "__pycache__"))
     texts = {path.stem: path.read_text() for path in (source / "vault" / "src").glob("*.rs")}
     for name, (file, old, new) in EDITS.items():
         assert texts[file].count(old) == 1, f"{name}: the source has changed"
@@ -79,8 +80,5 @@ def build_twin(folder: Path) -> bytes:
     texts["host"] = texts["host"].replace(_CLOCK, _WEAK + _CLOCK)
     for stem, text in texts.items():
         (source / "vault" / "src" / f"{stem}.rs").write_text(text)
-    with (
-        mock.patch.object(compiler, "FOLDER", source),
-        mock.patch.dict("os.environ", {"CARGO_TARGET_DIR": str(folder / "target")}),
-    ):
-        return compiler.compile_programs()["vault"]
+    with mock.patch.dict("os.environ", {"CARGO_TARGET_DIR": str(folder / "target")}):
+        return replace(WORKSPACE, folder=source).compile()["vault"]

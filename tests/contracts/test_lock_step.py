@@ -17,8 +17,8 @@ import pytest
 from solders.instruction import Instruction
 
 from chains.cosmos.wasm_vm import MemoryStorage
+from contracts.rust_build import ToolchainMissingError
 from contracts.solana import client as c
-from contracts.solana.compile import ToolchainMissingError
 from messages.bodies import Execute, Leg, encode_body
 from messages.packet import Packet
 from tests.contracts import lock_step_solana, solana_harness
