@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Generic, TypeVar
@@ -20,7 +21,7 @@ from typing import Generic, TypeVar
 from messages.bodies import Limits
 from messages.digests import Certificate
 from messages.errors import Rejected, RelayerError, Unavailable
-from messages.outbox import Claim, Cursor, Fact, ProvenHead, fold
+from messages.outbox import Claim, Cursor, Fact, ProvenHead, Trail, Walk, fold, fold_part, get_next_mark
 
 BootstrapT = TypeVar("BootstrapT")
 TrustedT = TypeVar("TrustedT")
@@ -34,7 +35,16 @@ MAX_ADVANCE_S = 300.0
 """How long one `advance` listens to one source: one that gives each small step just in time would hold it up for hours."""
 
 MAX_PACKETS_PER_COLLECT = 20_000
-"""Bound of one `collect`: what is folded in memory and recorded in one transaction (about 50 MB)."""
+"""Bound of one `collect`: what is folded in memory and recorded in one transaction (about 50 MB). A longer way is gone in parts."""
+
+PACKETS_PER_PART = 2_000
+"""Packets of one part of a longer way (`trace`, `collect_parts`): what is folded, recorded and held in memory at once."""
+
+MAX_PACKETS_PER_HEIGHT = 10_000
+"""No vault makes more in one block: who claims a number beyond that is not followed for ever to the end of it."""
+
+FAR = "far"
+"""Reason of an Unavailable from `collect`: the head is proven and more than one collect behind it is missing; `trace` goes there."""
 
 
 OUT_OF_TURN = "revert_sequence"
@@ -47,8 +57,11 @@ PREPARE_AGAIN = frozenset({"stale", "underpriced"})
 TOO_FAR = "not_enough_trust"
 """Reason of a Rejected from `Verifier.verify_update` for a header that may be true and cannot be proven in one leap from that state."""
 
-NOT_YET = frozenset({"unheard", "evidence_gone", "preparing"})
+NOT_YET = frozenset({"unheard", "evidence_gone", "preparing", FAR})
 """Reasons of an Unavailable that is nobody's fault: what is asked for is on its way (operators' statements, records on the chain)."""
+
+Tell = Callable[[str, int, int], None]
+"""Hears of a long way: what is being done, packets done, packets in all."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +152,18 @@ class Reader(ABC, Generic[BootstrapT, TrustedT, UpdateT, ProofT]):
     @abstractmethod
     async def packets(self, source: str, span: Span) -> Sequence[Claim]:
         """The packets of the span in order, Acks with the inbox packet they answer; believed only after the fold."""
+
+    async def walk(self, source: str, span: Span) -> AsyncGenerator[Sequence[Claim]]:
+        """The packets of a span that is too long for one `packets`, in order, piece by piece; each piece fits into memory.
+
+        Whoever reads may stop at any piece. Here for readers that find a packet by its number; a family that finds them by height
+        or page goes through those once. Raises as `packets`.
+        """
+        after = span.after_sequence
+        while after < span.upto_sequence:
+            upto = min(after + PACKETS_PER_PART, span.upto_sequence)
+            yield await self.packets(source, replace(span, after_sequence=after, upto_sequence=upto))
+            after = upto
 
     def has_more(self, source: str, trusted: TrustedT) -> bool:  # noqa: ARG002  for those that know better
         """Whether it is worth asking a source for an update beyond ``trusted`` at once, which came from its last answer."""
@@ -422,6 +447,10 @@ class Chain(Generic[BootstrapT, TrustedT, UpdateT, ProofT]):
     submitter: Submitter | None
     observer: Observer | None = None
     """Where no header proves a state and operators say what they read; None where a light client does."""
+    max_packets: int = MAX_PACKETS_PER_COLLECT
+    """Packets that one `collect` may fold."""
+    part_packets: int = PACKETS_PER_PART
+    """Packets of one part of a longer way."""
 
 
 @dataclass(frozen=True)
@@ -519,7 +548,8 @@ async def collect(
         from_height: height of that record; packets are looked for from there.
 
     Raises:
-        Unavailable: no source gave head, proof and packets that fit together; the blames are in the text.
+        Unavailable: no source gave head, proof and packets that fit together; the blames are in the text. `FAR` where one of them
+            gives a proven head too far away for one step.
     """
     blames: list[Blame] = []
     for source in chain.reader.sources:
@@ -550,16 +580,15 @@ async def _collect_from(
     Head, proof and packets come from one source: the number it claims is only believed once its own packets fold into the proven
     head, so a wrong number can be blamed on nobody else.
     """
-    head, proof = await chain.reader.head(source, trusted)
-    proven = chain.verifier.verify_head(trusted, head, proof)
+    head, proof, proven = await _get_proven(chain, source, trusted, cursor, from_height)
     claims: Sequence[Claim] = ()
     if proven.head != cursor.head:
-        if not cursor.sequence < head.sequence <= cursor.sequence + MAX_PACKETS_PER_COLLECT:
-            raise Rejected(
-                "the claimed outbox number does not fit the proven head",
+        if head.sequence > cursor.sequence + chain.max_packets:
+            raise Unavailable(
+                "the proven head is too far away for one step",
                 got=head.sequence,
-                expected=f"{cursor.sequence + 1} to {cursor.sequence + MAX_PACKETS_PER_COLLECT}",
-                reason="head_number",
+                expected=f"up to {cursor.sequence + chain.max_packets}",
+                reason=FAR,
                 source=source,
             )
         height = chain.verifier.get_point(trusted).height
@@ -568,13 +597,193 @@ async def _collect_from(
     return Collected(Head(after.sequence, after.head), proof, proven, after, facts, ())
 
 
+async def _get_proven(
+    chain: Chain[BootstrapT, TrustedT, UpdateT, ProofT],
+    source: str,
+    trusted: TrustedT,
+    cursor: Cursor,
+    from_height: int,
+) -> tuple[Head, ProofT, ProvenHead]:
+    """A source's head with its proof, verified; its number is a claim that the packets must bear out, and must be possible."""
+    head, proof = await chain.reader.head(source, trusted)
+    proven = chain.verifier.verify_head(trusted, head, proof)
+    heights = max(chain.verifier.get_point(trusted).height - from_height, 0) + 1
+    farthest = cursor.sequence + max(heights * MAX_PACKETS_PER_HEIGHT, chain.max_packets)
+    if proven.head != cursor.head and not cursor.sequence < head.sequence <= farthest:
+        raise Rejected(
+            "the claimed outbox number does not fit the proven head",
+            got=head.sequence,
+            expected=f"{cursor.sequence + 1} to {farthest}",
+            reason="head_number",
+            source=source,
+        )
+    return head, proof, proven
+
+
+# ---- a long way, in parts ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Traced(Generic[ProofT]):
+    """Result of `trace`: a proven head far away, the heads on the way to it, the source that told them, who misbehaved."""
+
+    head: Head
+    proof: ProofT
+    trail: Trail
+    source: str
+    blames: tuple[Blame, ...]
+
+
+async def trace(
+    chain: Chain[BootstrapT, TrustedT, UpdateT, ProofT],
+    trusted: TrustedT,
+    cursor: Cursor,
+    from_height: int,
+    tell: Tell,
+) -> Traced[ProofT]:
+    """Prove the vault's head at ``trusted`` and go over every packet up to it once, keeping only heads on the way.
+
+    Nothing of the way can be believed before its end: so no packet is kept, and memory does not grow with the distance (32 bytes a
+    part). The source with the lowest number is asked first: a number is a claim, and one too high costs a long way for nothing.
+
+    Args:
+        chain: the chain.
+        trusted: verified state of its light client.
+        cursor: the vault's position that is on record.
+        from_height: height of that record, or an earlier one.
+        tell: hears how far it is.
+
+    Raises:
+        Unavailable: no source gave head, proof and packets that fit together; the blames are in the text.
+    """
+    blames: list[Blame] = []
+    found: list[tuple[int, str, Head, ProofT, ProvenHead]] = []
+    for source in chain.reader.sources:
+        try:
+            head, proof, proven = await _get_proven(chain, source, trusted, cursor, from_height)
+        except (Rejected, Unavailable) as error:
+            blames.append(_blame(chain.chain_id, source, error))
+        else:
+            found.append((head.sequence, source, head, proof, proven))
+    height = chain.verifier.get_point(trusted).height
+    for _, source, head, proof, proven in sorted(found, key=lambda each: each[0]):
+        span = Span(cursor.sequence, head.sequence, from_height, height)
+        try:
+            trail = await _trace_from(chain, source, span, cursor, proven, tell)
+        except (Rejected, Unavailable) as error:
+            blames.append(_blame(chain.chain_id, source, error))
+        else:
+            return Traced(Head(trail.marks[-1].sequence, trail.marks[-1].head), proof, trail, source, tuple(blames))
+    raise Unavailable(
+        f"no source of {chain.chain_id} gives a proven head with the packets behind it: {_list(blames)}",
+        reason=_get_reason(blames, "no_facts"),
+    )
+
+
+async def _trace_from(
+    chain: Chain[BootstrapT, TrustedT, UpdateT, ProofT],
+    source: str,
+    span: Span,
+    cursor: Cursor,
+    proven: ProvenHead,
+    tell: Tell,
+) -> Trail:
+    walk, total = Walk(cursor, chain.part_packets), span.upto_sequence - span.after_sequence
+    async with aclosing(chain.reader.walk(source, span)) as pieces:
+        async for claims in pieces:
+            for begin in range(0, len(claims), PACKETS_PER_PART):
+                walk.take(claims[begin : begin + PACKETS_PER_PART])
+                await asyncio.sleep(0)  # others have work too
+            if walk.at.sequence > span.upto_sequence:
+                raise _too_many(source, walk.at.sequence, span)
+            tell("read", walk.at.sequence - cursor.sequence, total)
+    return walk.finish(proven)
+
+
+async def collect_parts(
+    chain: Chain[BootstrapT, TrustedT, UpdateT, ProofT],
+    traced: Traced[ProofT],
+    cursor: Cursor,
+    from_height: int,
+    tell: Tell,
+) -> AsyncGenerator[Collected[ProofT]]:
+    """Go a traced way again and fold it, part by part: facts under the proven head at its end.
+
+    Each part ends in a head of the trail, so a wrong packet is found at the end of its part, its source is blamed, and the next
+    source goes on from there. ``cursor`` may be any position on record before the end of the trail. The last part ends in `Traced.head`.
+
+    Raises:
+        Unavailable: no source gave the rest; the parts before stand.
+    """
+    blames: list[Blame] = []
+    start, end = cursor.sequence, traced.head.sequence
+    sources = (traced.source, *(s for s in chain.reader.sources if s != traced.source))
+    for source in sources:
+        span = Span(cursor.sequence, end, from_height, traced.trail.proven.height)
+        try:
+            async with aclosing(_collect_parts_from(chain, source, span, cursor, traced)) as parts:
+                async for part in parts:
+                    cursor = part.cursor
+                    tell("recorded", cursor.sequence - start, end - start)
+                    yield replace(part, blames=tuple(blames))
+                    blames.clear()
+        except (Rejected, Unavailable) as error:
+            blames.append(_blame(chain.chain_id, source, error))
+        if cursor.sequence == end:
+            return
+    raise Unavailable(
+        f"no source of {chain.chain_id} gives the packets after {cursor.sequence} again: {_list(blames)}",
+        reason=_get_reason(blames, "no_facts"),
+    )
+
+
+async def _collect_parts_from(
+    chain: Chain[BootstrapT, TrustedT, UpdateT, ProofT],
+    source: str,
+    span: Span,
+    cursor: Cursor,
+    traced: Traced[ProofT],
+) -> AsyncGenerator[Collected[ProofT]]:
+    held: list[Claim] = []
+    trail = traced.trail
+    async with aclosing(chain.reader.walk(source, span)) as pieces:
+        async for claims in pieces:
+            held += claims
+            mark = get_next_mark(trail, cursor.sequence)
+            while mark is not None and len(held) >= mark.sequence - cursor.sequence:
+                count = mark.sequence - cursor.sequence
+                cursor, facts = fold_part(cursor, held[:count], trail, chain.limits)
+                del held[:count]
+                yield Collected(Head(cursor.sequence, cursor.head), traced.proof, trail.proven, cursor, facts, ())
+                await asyncio.sleep(0)  # others have work too
+                mark = get_next_mark(trail, cursor.sequence)
+            if mark is None and held:
+                raise _too_many(source, cursor.sequence + len(held), span)
+    if cursor.sequence != span.upto_sequence:
+        raise Unavailable(
+            "the source ends before the proven head",
+            got=cursor.sequence + len(held),
+            expected=span.upto_sequence,
+            reason="packets_missing",
+            source=source,
+        )
+
+
+def _too_many(source: str, got: int, span: Span) -> Rejected:
+    return Rejected(
+        "more packets than were asked for", got=got, expected=span.upto_sequence, reason="size", source=source
+    )
+
+
 def _blame(chain: str, source: str, error: RelayerError) -> Blame:
     return Blame(chain, source, error.reason or type(error).__name__.lower(), str(error))
 
 
 def _get_reason(blames: Sequence[Blame], otherwise: str) -> str:
-    """The one reason of all, where it is nobody's fault."""
+    """The one reason of all, where it is nobody's fault; `FAR` where one source shows a way on."""
     reasons = {blame.reason for blame in blames}
+    if FAR in reasons:
+        return FAR
     return reasons.pop() if len(reasons) == 1 and reasons <= NOT_YET else otherwise
 
 

@@ -181,6 +181,13 @@ def fold(
         raise Rejected(
             "the proven head is of another vault", got=proven.vault_id, expected=cursor.vault_id, reason="wrong_vault"
         )
+    return _fold_to(proven.head, cursor, claims, proven, limits)
+
+
+def _fold_to(
+    target: bytes, cursor: Cursor, claims: Sequence[Claim], proven: ProvenHead, limits: Limits
+) -> tuple[Cursor, tuple[Fact, ...]]:
+    """`fold` up to ``target``: the proven head, or a head that is known to lie on the way to it."""
     _verify_proven(proven)
     if len(proven.head) != 32 or ZERO32 in (proven.head, cursor.head):
         raise Rejected("a missing or zero head proves nothing", got=proven.head, reason="zero_head")
@@ -189,17 +196,99 @@ def fold(
         at, commitment = _advance(at, claim.packet)
         commitments.append(commitment)
         heads.append(at.head)
-    if at.head != proven.head:
-        raise Rejected(
-            "the packets do not fold to the proven head: withheld, invented, changed or of another height",
-            got=at.head,
-            expected=proven.head,
-            reason="head_mismatch",
-        )
+    if at.head != target:
+        raise _mismatch(at.head, target)
     return at, tuple(
         _make_fact(claim, commitment, head, proven, limits)
         for claim, commitment, head in zip(claims, commitments, heads, strict=True)
     )
+
+
+def _mismatch(got: bytes, expected: bytes) -> Rejected:
+    return Rejected(
+        "the packets do not fold to the proven head: withheld, invented, changed or of another height",
+        got=got,
+        expected=expected,
+        reason="head_mismatch",
+    )
+
+
+# ---- a long way, in parts ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Trail:
+    """A proven head and positions on the way to it, the last one its own. Constructed only by `Walk.finish`.
+
+    Each mark is as good as proven: packets that fold to another head at a mark cannot fold to the proven one behind it, or
+    keccak256 has a collision.
+    """
+
+    proven: ProvenHead
+    marks: tuple[Cursor, ...]
+
+
+class Walk:
+    """Folds claims without keeping them, to find the heads on a way too long for one `fold`. Makes no fact and proves nothing."""
+
+    def __init__(self, cursor: Cursor, every: int) -> None:
+        if every < 1:
+            raise ValueError(f"a mark every {every} packets")
+        if cursor.head == ZERO32:
+            raise Rejected("a missing or zero head proves nothing", got=cursor.head, reason="zero_head")
+        self._start = cursor.sequence
+        self._every = every
+        self._marks: list[Cursor] = []
+        self._at = cursor
+
+    @property
+    def at(self) -> Cursor:
+        """How far the claims lead; believed by nobody."""
+        return self._at
+
+    def take(self, claims: Iterable[Claim]) -> None:
+        """Go on over the next claims; Rejected ("bad_sequence", "bad_packet") where they do not follow."""
+        for claim in claims:
+            self._at, _ = _advance(self._at, claim.packet)
+            if (self._at.sequence - self._start) % self._every == 0:
+                self._marks.append(self._at)
+
+    def finish(self, proven: ProvenHead) -> Trail:
+        """The trail, once the claims led to a proven head.
+
+        Raises:
+            Rejected: "wrong_vault", "bad_proof", "zero_head" as `fold`; "head_mismatch": anything on the way may have been a lie.
+        """
+        if proven.vault_id != self._at.vault_id:
+            raise Rejected(
+                "the proven head is of another vault",
+                got=proven.vault_id,
+                expected=self._at.vault_id,
+                reason="wrong_vault",
+            )
+        _verify_proven(proven)
+        if len(proven.head) != 32 or proven.head == ZERO32:
+            raise Rejected("a missing or zero head proves nothing", got=proven.head, reason="zero_head")
+        if self._at.head != proven.head:
+            raise _mismatch(self._at.head, proven.head)
+        marks = self._marks if self._marks and self._marks[-1] == self._at else [*self._marks, self._at]
+        return Trail(proven, tuple(marks))
+
+
+def get_next_mark(trail: Trail, sequence: int) -> Cursor | None:
+    """The first mark behind a number; None where the trail ends before."""
+    return next((mark for mark in trail.marks if mark.sequence > sequence), None)
+
+
+def fold_part(cursor: Cursor, claims: Sequence[Claim], trail: Trail, limits: Limits) -> tuple[Cursor, tuple[Fact, ...]]:
+    """`fold` the packets from ``cursor`` to the next mark of a trail: facts under the trail's proven head.
+
+    Rejected: as `fold`; "head_mismatch" where the trail has no mark behind the cursor.
+    """
+    mark = get_next_mark(trail, cursor.sequence)
+    if mark is None or mark.vault_id != cursor.vault_id:
+        raise _mismatch(cursor.head, trail.proven.head)
+    return _fold_to(mark.head, cursor, claims, trail.proven, limits)
 
 
 def _verify_proven(proven: ProvenHead) -> None:

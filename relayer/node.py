@@ -226,11 +226,8 @@ class Node:
         self._plans: dict[tuple[Cut, MarketSnapshot, int, OpenPackets], PlanResult] = {}
         self.last_trouble: dict[str, str] = {}
         self.log = log.bind(node=name)
-        try:
-            verify_conservation(self.states.get_all_newest(), parameters)
-        except Conflict as error:
-            # The process may have died between recording facts and looking at them (protocol.md 6).
-            self.halt("node", error)
+        # The process may have died between recording facts and looking at them (protocol.md 6).
+        self.verify_worth()
         base_k = max(store.get_number("base_k"), signer.journal.highest_k)
         self.progress = Progress(base_k)
         for k in range(max(0, base_k - 2), base_k + 3):
@@ -292,6 +289,28 @@ class Node:
             result = self.planner.compute_plan(self.get_ledger(cut), market, self.parameters, k, open_packets)
             _keep(self._plans, key, result)
         return result
+
+    def find_unfinished(self) -> tuple[bytes, ...]:
+        """Vaults without a proven head, or with facts beyond it: they are on the way to a head that is far away."""
+        heads = {vault_id: self.store.get_head(vault_id) for vault_id in self.vault_ids}
+        return tuple(
+            v for v, head in heads.items() if head is None or self.store.get_cursor(v).sequence != head.sequence
+        )
+
+    def verify_worth(self) -> None:
+        """Check what was folded (protocol.md 6). Facts that break conservation halt the node: they are true, so a human must look.
+
+        While a vault is on its way to a head far away, what stands behind debts elsewhere may lie in facts that are still to come: the sums
+        of every vault must hold all the same, backing over all vaults is judged once the last one has arrived.
+        """
+        try:
+            verify_conservation(self.states.get_all_newest(), self.parameters)
+        except Conflict as error:
+            if error.reason == "backing" and self.find_unfinished():
+                self.log.info("backing is judged later", detail=str(error))
+                return
+            # The facts are true and make no sense together: nothing may be signed by anybody until a human has looked.
+            self.halt("node", error)
 
     def get_proven_times(self) -> dict[bytes, int]:
         """Per vault the time of its newest proven state; 0 where there is none."""

@@ -85,6 +85,10 @@ class VaultStates:
         self._newest[vault_id] = state
         self._keep(vault_id, state)
 
+    def record_part(self, vault_id: bytes, state: VaultState) -> None:
+        """As `record`, for facts whose proven head comes later: no cut names this state, so it takes no place from one that is named."""
+        self._newest[vault_id] = state
+
     def _keep(self, vault_id: bytes, state: VaultState) -> None:
         kept = self._kept[vault_id]
         kept[state.outbox_sequence] = state

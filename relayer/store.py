@@ -186,41 +186,62 @@ class Store:
         Raises:
             Rejected: the facts do not continue what is recorded; reason ``not_next``. StoreFailure: see the module.
         """
-        cursor = self.get_cursor(head.vault_id)
-        expected = Cursor(head.vault_id, cursor.sequence + len(facts), facts[-1].head if facts else cursor.head)
-        if (facts and facts[0].sequence != cursor.sequence + 1) or expected != Cursor(
-            head.vault_id, head.sequence, head.head
-        ):
-            raise Rejected(
-                "these facts do not continue the recorded ones",
-                got=head.sequence,
-                expected=expected.sequence,
-                reason="not_next",
-            )
+        cursor = self._get_continued(head.vault_id, facts, head.sequence, head.head)
         reach("before_facts")
         with self._file.transaction() as db:
             _insert_headers(db, chain, headers)
-            previous = self._get_chain_hash(head.vault_id, cursor.sequence)
-            rows = []
-            for fact in facts:
-                record = encode_fact(fact)
-                previous = compute_chain_hash(b"facts/" + head.vault_id, fact.sequence, previous, fact.head, record)
-                rows.append((head.vault_id, encode_u64(fact.sequence), fact.head, previous, record))
-            db.executemany("INSERT INTO facts VALUES (?, ?, ?, ?, ?)", rows)
-            _put_tip(db, b"facts/" + head.vault_id, head.sequence, previous)
+            self._insert_facts(db, cursor, facts, snapshots)
             _insert_head(db, head)
-            for sequence, state in snapshots:
-                db.execute(
-                    "INSERT INTO snapshots VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                    (head.vault_id, encode_u64(sequence), _digest_state(head.vault_id, sequence, state), state),
-                )
-                # Old states are only wanted for old cuts: a sparse row of them, or a big book would fill the disk.
-                stale = sequence - SNAPSHOTS_KEPT * SNAPSHOT_EVERY
-                if stale > 0 and stale % SPARSE_SNAPSHOT_EVERY:
-                    db.execute(
-                        "DELETE FROM snapshots WHERE vault_id = ? AND sequence = ?", (head.vault_id, encode_u64(stale))
-                    )
         reach("after_facts")
+
+    def record_part(self, vault_id: bytes, facts: Sequence[Fact], snapshots: Sequence[tuple[int, bytes]] = ()) -> None:
+        """Record some of the facts behind a proven head that is itself recorded with the last of them: all or nothing.
+
+        Until then the newest head on record lies before the newest facts: they count in no cut, and no time was proven for them. Arguments
+        and errors as `record_collected`.
+        """
+        if not facts:
+            return
+        cursor = self._get_continued(vault_id, facts, facts[-1].sequence, facts[-1].head)
+        reach("before_facts")
+        with self._file.transaction() as db:
+            self._insert_facts(db, cursor, facts, snapshots)
+        reach("after_facts")
+
+    def _get_continued(self, vault_id: bytes, facts: Sequence[Fact], sequence: int, head: bytes) -> Cursor:
+        """The recorded cursor, once the facts continue it up to a position."""
+        cursor = self.get_cursor(vault_id)
+        expected = Cursor(vault_id, cursor.sequence + len(facts), facts[-1].head if facts else cursor.head)
+        if (facts and facts[0].sequence != cursor.sequence + 1) or expected != Cursor(vault_id, sequence, head):
+            raise Rejected(
+                "these facts do not continue the recorded ones",
+                got=sequence,
+                expected=expected.sequence,
+                reason="not_next",
+            )
+        return cursor
+
+    def _insert_facts(
+        self, db: sqlite3.Connection, cursor: Cursor, facts: Sequence[Fact], snapshots: Sequence[tuple[int, bytes]]
+    ) -> None:
+        vault_id, stream = cursor.vault_id, b"facts/" + cursor.vault_id
+        previous = self._get_chain_hash(vault_id, cursor.sequence)
+        rows = []
+        for fact in facts:
+            record = encode_fact(fact)
+            previous = compute_chain_hash(stream, fact.sequence, previous, fact.head, record)
+            rows.append((vault_id, encode_u64(fact.sequence), fact.head, previous, record))
+        db.executemany("INSERT INTO facts VALUES (?, ?, ?, ?, ?)", rows)
+        _put_tip(db, stream, cursor.sequence + len(facts), previous)
+        for sequence, state in snapshots:
+            db.execute(
+                "INSERT INTO snapshots VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (vault_id, encode_u64(sequence), _digest_state(vault_id, sequence, state), state),
+            )
+            # Old states are only wanted for old cuts: a sparse row of them, or a big book would fill the disk.
+            stale = sequence - SNAPSHOTS_KEPT * SNAPSHOT_EVERY
+            if stale > 0 and stale % SPARSE_SNAPSHOT_EVERY:
+                db.execute("DELETE FROM snapshots WHERE vault_id = ? AND sequence = ?", (vault_id, encode_u64(stale)))
 
     def get_trusted(
         self, chain: str, *, below_height: int | None = None, upto_time: int | None = None

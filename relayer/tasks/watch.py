@@ -5,11 +5,25 @@ An acknowledgement is read here like a deposit: it is another outbox packet, and
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 from dataclasses import replace
 from typing import Any
 
-from chains.base import Chain, Collected, Head, Point, Reader, Span, advance, bootstrap, collect
+from chains.base import (
+    FAR,
+    Chain,
+    Collected,
+    Head,
+    Point,
+    Reader,
+    Span,
+    advance,
+    bootstrap,
+    collect,
+    collect_parts,
+    trace,
+)
 from messages.bodies import (
     CLEARING_CLIENT,
     ENCODING,
@@ -20,18 +34,20 @@ from messages.bodies import (
     decode_outbox_body,
     get_kind,
 )
-from messages.errors import Conflict, Rejected, Unavailable
+from messages.errors import Rejected, Unavailable
 from messages.ids import get_vault_client
 from messages.outbox import Claim, Fact
 from messages.packet import Packet, Payload
 from relayer.node import Node
-from relayer.rules.ledger import verify_conservation
 from relayer.rules.quorum import Fate, get_fate
 from relayer.rules.statements import ArchiveRequest
 from relayer.store import HeaderRecord, HeadRecord, Store
 
 ASK_EVERY_S = 15
 """Seconds between two requests to the peers for packets that the own endpoints withhold."""
+
+TELL_EVERY_S = 30
+"""Seconds between two sentences in the log while a vault's head is far away."""
 
 RECORD_EVERY_S = 20
 """Time of a chain between two recorded steps that prove nothing but that time went by: one that makes a block a second has a step a second,
@@ -80,11 +96,14 @@ async def _look(node: Node, vault_id: bytes) -> bool:
         return False
     try:
         collected = await collect_here_or_from_peers(node, chain, trusted)
-    except Unavailable:
+    except Unavailable as error:
         # The headers are verified whatever the packets do: an outage of packets must not let the light client expire.
-        if _are_worth_recording(headers, base, point):
+        is_far = error.reason == FAR
+        if headers and (is_far or _are_worth_recording(headers, base, point)):
             node.store.record_headers(chain.chain_id, headers)
             node.trusted[chain.chain_id] = trusted
+        if is_far:
+            return await catch_up(node, chain, trusted)
         raise
     if node.store.get_cursor(vault_id).sequence != collected.cursor.sequence - len(collected.facts):
         return True  # the evidence of a proposal was faster while we waited: nobody's fault, look again
@@ -147,7 +166,9 @@ async def collect_here_or_from_peers(
     own = reader if claimed is None else EvidenceReader(reader, claimed)
     try:
         collected = await collect(replace(chain, reader=own), trusted, cursor, from_height)
-    except Unavailable:
+    except Unavailable as error:
+        if error.reason == FAR:
+            raise  # `catch_up` goes there
         held = node.peer_packets.get(chain.vault_id, {})
         if cursor.sequence + 1 in held:
             peers = PeerReader(own, held)
@@ -164,6 +185,55 @@ async def collect_here_or_from_peers(
         raise
     node.store.record_blames(collected.blames, node.clock.now())
     return collected
+
+
+async def catch_up(node: Node, chain: Chain[Any, Any, Any, Any], trusted: Any) -> bool:
+    """Go to a proven head that is more than one collect away, in parts; True once something was recorded.
+
+    Each part is recorded by itself, under the head at the end of the way; that head and its time are recorded with the last part. In
+    between the vault's newest proven head is the old one: it alone is in cuts, decides what is absent and is what others are told. A
+    process that ends in between begins anew from the last part.
+
+    Raises:
+        Unavailable: no source has the way; what was recorded stands.
+    """
+    vault_id, now = chain.vault_id, node.clock.now()
+    cursor, last = node.store.get_cursor(vault_id), node.store.get_head(vault_id)
+    from_height = chain.start_height if last is None else last.point.height
+    chain = replace(chain, reader=OwnInboxReader(chain.reader, node.store, vault_id))
+    tell = _Progress(node, chain.chain_id).tell
+    traced = await trace(chain, trusted, cursor, from_height, tell)
+    node.store.record_blames(traced.blames, now)
+    point = chain.verifier.get_point(trusted)
+    async with aclosing(collect_parts(chain, traced, cursor, from_height, tell)) as parts:
+        async for part in parts:
+            node.store.record_blames(part.blames, node.clock.now())
+            if node.store.is_halted(f"chain:{chain.chain_id}"):
+                return False
+            if node.store.get_cursor(vault_id) != cursor:
+                return True  # the evidence of a proposal was faster while we waited: nobody's fault, look again
+            if part.head == traced.head:
+                record(node, chain, (), point, part)
+            else:
+                record_part(node, vault_id, part)
+            cursor = part.cursor
+    return True
+
+
+class _Progress:
+    """Says now and then in the log how far a long way was gone."""
+
+    def __init__(self, node: Node, chain_id: str) -> None:
+        self._node = node
+        self._chain_id = chain_id
+        self._told_at: dict[str, int] = {}
+
+    def tell(self, what: str, done: int, total: int) -> None:
+        """See `chains.base.Tell`."""
+        now = self._node.clock.now()
+        if done == total or now - self._told_at.setdefault(what, 0) >= TELL_EVERY_S:
+            self._told_at[what] = now
+            self._node.log.info("catching up", chain=self._chain_id, step=what, done=done, total=total)
 
 
 def _doubt_or_wait(node: Node, vault_id: bytes, after: int, missing: int | None) -> int:
@@ -226,13 +296,19 @@ def record(
             "facts", chain=chain.chain_id, height=point.height, count=len(collected.facts), upto=collected.head.sequence
         )
     settle_packets(node, vault_id, point, collected.facts)
-    try:
-        verify_conservation(node.states.get_all_newest(), node.parameters)
-    except Conflict as error:
-        # The facts are true and make no sense together: nothing may be signed by anybody until a human has looked.
-        node.halt("node", error)
+    node.verify_worth()
     node.settle_wake.set()
     node.submit_wake.set()
+
+
+def record_part(node: Node, vault_id: bytes, collected: Collected[Any]) -> None:
+    """Write the facts of a part and the snapshots among them in one transaction; nothing follows from them yet.
+
+    No fate of a packet and no time: a part says nothing of the state that the head at the end of the way proves.
+    """
+    state, snapshots = node.states.compute_after(vault_id, collected.facts)
+    node.store.record_part(vault_id, collected.facts, snapshots)
+    node.states.record_part(vault_id, state)
 
 
 def settle_packets(node: Node, vault_id: bytes, point: Point, facts: Sequence[Fact]) -> None:
@@ -319,6 +395,12 @@ class OwnInboxReader(PeerReader):
         """As the inner one, Acks with the open or settled packet of their commitment; without where it is not known here."""
         return [self._complete(claim) for claim in await self._inner.packets(source, span)]
 
+    async def walk(self, source: str, span: Span) -> AsyncGenerator[Sequence[Claim]]:
+        """As `packets`, piece by piece."""
+        async with aclosing(self._inner.walk(source, span)) as pieces:
+            async for claims in pieces:
+                yield [self._complete(claim) for claim in claims]
+
     def _complete(self, claim: Claim) -> Claim:
         value = claim.packet.payloads[0].value if claim.inbox is None and claim.packet.payloads else b""
         try:
@@ -351,6 +433,12 @@ class EvidenceReader(PeerReader):
     async def packets(self, source: str, span: Span) -> Sequence[Claim]:
         """As the inner one."""
         return await self._inner.packets(source, span)
+
+    async def walk(self, source: str, span: Span) -> AsyncGenerator[Sequence[Claim]]:
+        """As the inner one."""
+        async with aclosing(self._inner.walk(source, span)) as pieces:
+            async for claims in pieces:
+                yield claims
 
     def forget(self, source: str) -> bool:
         """As the inner one."""
