@@ -15,6 +15,32 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from relayer.options import (
+    DEFAULT_CONFIG,
+    ConfigOption,
+    ExpiryOption,
+    FamiliesOption,
+    FolderOption,
+    FromOption,
+    FullOption,
+    GivenOption,
+    JsonOption,
+    KeyArgument,
+    NetChainOption,
+    NewKeyArgument,
+    NewPasswordFileOption,
+    OldFolderOption,
+    OutOption,
+    ParametersArgument,
+    PasswordOption,
+    SeedOption,
+    SignaturesOutOption,
+    ThrowawayOption,
+    WholeOption,
+    make_epilog,
+    make_group,
+)  # fmt: skip
+
 if TYPE_CHECKING:
     from relayer.commands.view import View
     from relayer.render import Answer
@@ -48,64 +74,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Every command takes --help (with an example and its exit codes) and --json. Start with: relayer demo",
 )
-archive_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Everything a stranger needs to compute all again."
-)
-app.add_typer(archive_app, name="archive")
-keys_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Encrypted key files; nothing in the clear.")
-app.add_typer(keys_app, name="keys")
-halts_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="What is stopped until two people agree.")
-app.add_typer(halts_app, name="halts")
-evidence_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Proofs that an operator said two things in one slot."
-)
-app.add_typer(evidence_app, name="evidence")
-operators_app = typer.Typer(
-    invoke_without_command=True, rich_markup_mode=None, help="The operator set on every vault, and its change."
-)
-app.add_typer(operators_app, name="operators")
-caps_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Caps of the vaults, changed by a quorum.")
-app.add_typer(caps_app, name="caps")
-parameters_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="What the operators' quorum decides: read, sign, verify."
-)
-app.add_typer(parameters_app, name="parameters")
-testnet_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Real nodes, a broker and four operators on this machine."
-)
-app.add_typer(testnet_app, name="testnet")
-
-
-def _help(example: str, *, no: str = "the answer is no, or nothing has that name", codes: str = "2 3 4 75") -> str:
-    """Epilog of a command: its example and its exit codes."""
-    texts = {
-        "2": "2 wrong usage",
-        "3": "3 configuration wrong",
-        "4": "4 store unusable (missing, damaged, too new)",
-        "75": "75 not available now, try again",
-    }
-    return "\n".join(
-        [
-            "\b",
-            "Example:",
-            f"  {example}",
-            "",
-            "\b",
-            "Exit codes:",
-            "  0 ok",
-            f"  1 {no}",
-            *(f"  {texts[c]}" for c in codes.split()),
-        ]
-    )
-
-
-ConfigOption = Annotated[
-    Path,
-    typer.Option("--config", "-c", envvar="RELAYER_CONFIG", help="The operator's relayer.toml.", show_default=True),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="For programs: one JSON object with stable keys.")]
-FullOption = Annotated[bool, typer.Option("--full", help="Whole identifiers instead of unique beginnings.")]
-DEFAULT_CONFIG = Path("relayer.toml")
+archive_app = make_group(app, "archive", "Everything a stranger needs to compute all again.")
+keys_app = make_group(app, "keys", "Encrypted key files; nothing in the clear.")
+halts_app = make_group(app, "halts", "What is stopped until two people agree.")
+evidence_app = make_group(app, "evidence", "Proofs that an operator said two things in one slot.")
+operators_app = make_group(app, "operators", "The operator set on every vault, and its change.", is_command=True)
+caps_app = make_group(app, "caps", "Caps of the vaults, changed by a quorum.")
+parameters_app = make_group(app, "parameters", "What the operators' quorum decides: read, sign, verify.")
+testnet_app = make_group(app, "testnet", "Real nodes, a broker and four operators on this machine.")
 
 
 # ---- running ------------------------------------------------------------------------------------------------------------
@@ -175,35 +151,53 @@ def _say_error(reason: str, text: str, code: int, *, as_json: bool) -> int:
     return code
 
 
-def _read(config: Path, command: Callable[[View], Answer]) -> Callable[[], Answer]:
-    """A command over the records of a node."""
+def _load(config: Path, *, is_whole: bool = False) -> Any:
+    """What reading needs of the configuration, or the whole; its errors are told apart from all others by their own exit code."""
+    from messages.errors import Rejected
+    from relayer.commands import view
+    from relayer.config import load_config
+
+    try:
+        return load_config(config) if is_whole else view.load(config)
+    except Rejected as error:
+        raise _ConfigError(str(error)) from error
+
+
+def _read_loaded(config: Path, command: Callable[[Any, View], Answer]) -> Callable[[], Answer]:
+    """A command over the configuration and the records of a node."""
 
     def run() -> Answer:
         from relayer.commands.view import open_view
 
-        with open_view(_load(config)) as view:
-            return command(view)
+        loaded = _load(config)
+        with open_view(loaded) as view:
+            return command(loaded, view)
 
     return run
 
 
-def _load(config: Path) -> Any:
-    """The configuration; its errors are told apart from all others because they have their own exit code."""
-    from messages.errors import Rejected
-    from relayer.commands.view import load
+def _read(config: Path, command: Callable[[View], Answer]) -> Callable[[], Answer]:
+    """A command over the records of a node."""
+    return _read_loaded(config, lambda _, view: command(view))
 
-    try:
-        return load(config)
-    except Rejected as error:
-        raise _ConfigError(str(error)) from error
+
+def _configure(config: Path, command: Callable[[Any, int], Answer]) -> Callable[[], Answer]:
+    """A command over the whole configuration and the time."""
+
+    def run() -> Answer:
+        import time
+
+        return command(_load(config, is_whole=True), int(time.time()))
+
+    return run
 
 
 # ---- commands -----------------------------------------------------------------------------------------------------------
 
 
-@app.command(epilog=_help("relayer demo --seed 11 --faults", no="the story did not end as it must", codes="2"))
+@app.command(epilog=make_epilog("relayer demo --seed 11 --faults", no="the story did not end as it must", codes="2"))
 def demo(
-    seed: Annotated[int, typer.Option("--seed", help="Another seed: other prices, premiums and sizes.", min=0)] = 7,
+    seed: SeedOption = 7,
     faults: Annotated[bool, typer.Option("--faults", help="Everything goes wrong; the same digests come out.")] = False,
     keep: Annotated[
         Path | None, typer.Option("--keep", help="Keep the four operators' folders here (a new or empty folder).")
@@ -233,7 +227,7 @@ def demo(
     raise typer.Exit(run_demo(seed, faults, keep, as_json, verbose, tuple(filter(None, chains.split(",")))))
 
 
-@app.command(epilog=_help("relayer run -c relayer.toml", no="the node ended with a reason of its own"))
+@app.command(epilog=make_epilog("relayer run -c relayer.toml", no="the node ended with a reason of its own"))
 def run(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Run the node: follow chains, prove, plan, sign, settle. SIGTERM or Ctrl-C stops it cleanly; start it again any time."""
     from relayer.commands.run import NotStartable, StoreStopped, run_node
@@ -250,7 +244,7 @@ def run(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> N
 
 
 @app.command(
-    epilog=_help("relayer status -c op1/relayer.toml", no="something is halted, or a chain has no proven state")
+    epilog=make_epilog("relayer status -c op1/relayer.toml", no="something is halted, or a chain has no proven state")
 )
 def status(config: ConfigOption = DEFAULT_CONFIG, full: FullOption = False, as_json: JsonOption = False) -> None:
     """What the node has proven and how old it is, what waits, what is stopped, who misbehaved."""
@@ -259,7 +253,9 @@ def status(config: ConfigOption = DEFAULT_CONFIG, full: FullOption = False, as_j
     _run(_read(config, lambda view: show_status(view, is_full=full)), as_json=as_json)
 
 
-@app.command(epilog=_help("relayer positions -c op1/relayer.toml", no="no such portfolio, or the books do not add up"))
+@app.command(
+    epilog=make_epilog("relayer positions -c op1/relayer.toml", no="no such portfolio, or the books do not add up")
+)
 def positions(
     portfolio: Annotated[
         str | None, typer.Argument(help="Only this one: hex digits of its id or of an account, HOUSE, INSURANCE.")
@@ -275,7 +271,7 @@ def positions(
 
 
 @app.command(
-    epilog=_help(
+    epilog=make_epilog(
         "relayer margin 0x3f2a --what-if spot=-20%,vol=+30% -c op1/relayer.toml",
         no="no such portfolio, maintenance below 0, or a market is frozen",
     )
@@ -295,7 +291,7 @@ def margin(
     _run(_read(config, lambda view: show_margin(view, portfolio, what_if, is_full=full)), as_json=as_json)
 
 
-@app.command(epilog=_help("relayer packets --chain 31337 -c op1/relayer.toml", no="no such chain"))
+@app.command(epilog=make_epilog("relayer packets --chain 31337 -c op1/relayer.toml", no="no such chain"))
 def packets(
     chain: Annotated[
         str | None, typer.Option("--chain", help="Only this chain: CAIP-2 name, its number, or digits of the vault id.")
@@ -311,7 +307,7 @@ def packets(
     _run(_read(config, lambda view: show_packets(view, chain, last, is_full=full)), as_json=as_json)
 
 
-@app.command(epilog=_help("relayer plan --dry-run -c op1/relayer.toml", no="parameters and prices make no plan"))
+@app.command(epilog=make_epilog("relayer plan --dry-run -c op1/relayer.toml", no="parameters and prices make no plan"))
 def plan(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Required: this command never signs or sends anything.")
@@ -331,7 +327,7 @@ def plan(
     _run(_read(config, lambda view: show_plan(view, is_full=full)), as_json=as_json)
 
 
-@app.command(epilog=_help("relayer explain 31337:12 -c op1/relayer.toml", no="nothing on record has this name"))
+@app.command(epilog=make_epilog("relayer explain 31337:12 -c op1/relayer.toml", no="nothing on record has this name"))
 def explain(
     subject: Annotated[
         str, typer.Argument(help="CHAIN:NUMBER, or hex digits of a trade, request, portfolio, account or plan.")
@@ -347,7 +343,7 @@ def explain(
 
 
 @app.command(
-    epilog=_help(
+    epilog=make_epilog(
         "relayer prove 31337:12 -c op1/relayer.toml > fact.json", no="no such fact, or the records do not prove it"
     )
 )
@@ -360,26 +356,16 @@ def prove(
 ) -> None:
     """A fact with everything that proves it, as a file for `relayer verify` on another machine."""
     from relayer.commands.proofs import prove_fact
-    from relayer.render import Answer
 
-    def run() -> Answer:
-        from relayer.commands.view import open_view
-
-        loaded = _load(config)
-        with open_view(loaded) as view:
-            data = prove_fact(view, loaded.anchors, fact)
-        sys.stdout.buffer.write(data)
-        return Answer({})
-
-    def quiet() -> Answer:
-        run()
+    def write(loaded: Any, view: View) -> Answer:
+        sys.stdout.buffer.write(prove_fact(view, loaded.anchors, fact))
         raise typer.Exit(OK)
 
-    _run(quiet, as_json=as_json)
+    _run(_read_loaded(config, write), as_json=as_json)
 
 
 @app.command(
-    epilog=_help("relayer verify fact.json -c relayer.toml", no="rejected: the reason is printed", codes="2 3")
+    epilog=make_epilog("relayer verify fact.json -c relayer.toml", no="rejected: the reason is printed", codes="2 3")
 )
 def verify(
     file: Annotated[Path, typer.Argument(help="A file of `relayer prove`, or - for stdin.")],
@@ -411,7 +397,9 @@ def verify(
     _run(run, as_json=as_json)
 
 
-@app.command(epilog=_help("relayer replay -c op1/relayer.toml", no="something differs or is damaged: it is named"))
+@app.command(
+    epilog=make_epilog("relayer replay -c op1/relayer.toml", no="something differs or is damaged: it is named")
+)
 def replay(
     archive: Annotated[
         Path | None, typer.Option("--archive", help="Replay this file instead of the node's own records.")
@@ -434,18 +422,16 @@ def replay(
             return replay_file(
                 archive, None if known is None else known.anchors, None if known is None else known.parameters, cut
             )
-        from relayer.commands.view import open_view
-
-        loaded = _load(config or DEFAULT_CONFIG)
-        with open_view(loaded) as view:
-            return replay_store(view, loaded.anchors, cut, is_full=full)
+        return _read_loaded(
+            config or DEFAULT_CONFIG, lambda loaded, view: replay_store(view, loaded.anchors, cut, is_full=full)
+        )()
 
     _run(run, as_json=as_json)
 
 
 @archive_app.command(
     "export",
-    epilog=_help("relayer archive export run.jsonl -c op1/relayer.toml", no="the records do not hold together"),
+    epilog=make_epilog("relayer archive export run.jsonl -c op1/relayer.toml", no="the records do not hold together"),
 )
 def archive_export(
     file: Annotated[Path, typer.Argument(help="A new file; JSON lines.")],
@@ -455,18 +441,11 @@ def archive_export(
     """Write bootstraps, updates, packets, head proofs, parameters and certified proposals with their votes to a file."""
     from relayer.commands.proofs import export_archive
 
-    def run() -> Answer:
-        from relayer.commands.view import open_view
-
-        loaded = _load(config)
-        with open_view(loaded) as view:
-            return export_archive(view, loaded.anchors, file)
-
-    _run(run, as_json=as_json)
+    _run(_read_loaded(config, lambda loaded, view: export_archive(view, loaded.anchors, file)), as_json=as_json)
 
 
 @app.command(
-    epilog=_help(
+    epilog=make_epilog(
         "relayer attest 31337 --first 1 --last 5 --out attestation.json -c op1/relayer.toml",
         no="no such packets are proven, or this key attested otherwise",
     )
@@ -482,7 +461,7 @@ def attest(
     """Sign the newest proven head and packets in the attestations format of other stacks. The node must be stopped for the moment."""
     from relayer.commands.attest import attest as attest_head
 
-    _run(_with_time(config, lambda now: attest_head(config, vault, first, last, out, now)), as_json=as_json)
+    _run(_configure(config, lambda _, now: attest_head(config, vault, first, last, out, now)), as_json=as_json)
 
 
 def _many(flag: str, text: str) -> Any:
@@ -490,7 +469,7 @@ def _many(flag: str, text: str) -> Any:
 
 
 @app.command(
-    epilog=_help(
+    epilog=make_epilog(
         "relayer init op1 --parameters agreed.toml --checkpoint sepolia=0x1111111111111111111111111111111111111111111111111111111111111111"
         " --endpoint sepolia=http://127.0.0.1:8545,http://127.0.0.1:5052 --broker 127.0.0.1:1883 --name op1",
         no="a file is in the way: nothing is overwritten",
@@ -556,7 +535,9 @@ def init(
 
 
 @app.command(
-    epilog=_help("relayer check --live -c relayer.toml", no="something is wrong: the table says what and what to do")
+    epilog=make_epilog(
+        "relayer check --live -c relayer.toml", no="something is wrong: the table says what and what to do"
+    )
 )
 def check(
     live: Annotated[bool, typer.Option("--live", help="Also ask endpoints, vaults, broker and feeds.")] = False,
@@ -564,19 +545,13 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Explain each part of the configuration: what it is, whether it is right, what to do. Signs and sends nothing."""
+    from relayer.commands.check import check as look
 
-    def run() -> Answer:
-        import time
-
-        from relayer.commands.check import check as look
-
-        return look(_load_whole(config), int(time.time()), is_live=live)
-
-    _run(run, as_json=as_json)
+    _run(_configure(config, lambda loaded, now: look(loaded, now, is_live=live)), as_json=as_json)
 
 
 @app.command(
-    epilog=_help(
+    epilog=make_epilog(
         'relayer reanchor 1 --checkpoint 0x1111111111111111111111111111111111111111111111111111111111111111 --person "Ada" --person "Grace"'
         ' --note "read to each other by phone" -c relayer.toml',
         no="the light client is not too old, or this checkpoint does not go on from what is recorded: the reason is printed",
@@ -600,16 +575,15 @@ def reanchor(
     as_json: JsonOption = False,
 ) -> None:
     """Let a light client that is too old begin anew from another checkpoint. Stop the node first: its store has one writer."""
+    from relayer.commands.reanchor import reanchor as begin_anew
 
-    def run() -> Answer:
-        import time
-
-        from relayer.commands.reanchor import reanchor as begin_anew
-
-        now = int(time.time())
-        return begin_anew(_load_whole(config).at(now), chain, checkpoint, person, note, now, height=height)
-
-    _run(run, as_json=as_json)
+    _run(
+        _configure(
+            config,
+            lambda loaded, now: begin_anew(loaded.at(now), chain, checkpoint, person, note, now, height=height),
+        ),
+        as_json=as_json,
+    )
 
 
 # ---- operators, halts, evidence -----------------------------------------------------------------------------------------
@@ -617,7 +591,7 @@ def reanchor(
 
 @operators_app.callback(
     invoke_without_command=True,
-    epilog=_help("relayer operators -c relayer.toml", no="the vaults do not have one and the same set"),
+    epilog=make_epilog("relayer operators -c relayer.toml", no="the vaults do not have one and the same set"),
 )
 def operators(
     context: typer.Context,
@@ -638,47 +612,25 @@ def operators(
 
 # ---- decisions of the quorum --------------------------------------------------------------------------------------------
 
-OutOption = Annotated[Path, typer.Option("--out", help="The new parameters file; never overwritten.")]
-FromOption = Annotated[
-    str, typer.Option("--from", help="When nodes begin to use the new set: 2026-12-24T18:00Z or unix seconds.")
-]
-ParametersArgument = Annotated[Path, typer.Argument(help="A parameters file.")]
-SignaturesOutOption = Annotated[
-    Path | None, typer.Option("--out", help="Signatures file; beside the parameters otherwise.")
-]
 ChainOption = Annotated[str | None, typer.Option("--chain", help="CAIP-2 name or number; every vault otherwise.")]
 
 
 def _decide(config: Path, out: Path, make: Callable[[Any, int], Any]) -> Callable[[], Answer]:
     """A command that writes the next set of parameters: ``make`` gets where things stand and the time."""
 
-    def run() -> Answer:
-        import time
-
+    def decide(loaded: Any, now: int) -> Answer:
         from relayer.commands.control import read_standing, write_next
 
-        now = int(time.time())
-        loaded = _load_whole(config).at(now)
-        standing = read_standing(loaded, now)
-        return write_next(standing, make(standing, now), out, loaded, now)
+        current = loaded.at(now)
+        standing = read_standing(current, now)
+        return write_next(standing, make(standing, now), out, current, now)
 
-    return run
-
-
-def _load_whole(config: Path) -> Any:
-    """The whole configuration, with the same error as `_load`."""
-    from messages.errors import Rejected
-    from relayer.config import load_config
-
-    try:
-        return load_config(config)
-    except Rejected as error:
-        raise _ConfigError(str(error)) from error
+    return _configure(config, decide)
 
 
 @operators_app.command(
     "rotate",
-    epilog=_help(
+    epilog=make_epilog(
         "relayer operators rotate --to set.toml --at 2027-01-10T12:00Z --from 2027-01-08T12:00Z --out next.toml -c relayer.toml",
         no="no vault would accept it: too soon, one pending, or no quorum in it",
     ),
@@ -702,7 +654,7 @@ def operators_rotate(
 
 @caps_app.command(
     "set",
-    epilog=_help(
+    epilog=make_epilog(
         "relayer caps set --chain 1 --asset USDC --packet 50000 --hour 100000 --day 500000 --from 2027-01-08T12:00Z --out next.toml",
         no="no such asset or chain, or the caps do not rise from packet to day",
     ),
@@ -732,7 +684,7 @@ def caps_set(
 
 
 @app.command(
-    epilog=_help(
+    epilog=make_epilog(
         "relayer unpause --from 2027-01-08T12:00Z --out next.toml -c relayer.toml",
         no="no vault is paused, as far as the facts on record say",
     )
@@ -754,7 +706,7 @@ def unpause(
 
 
 @app.command(
-    epilog=_help(
+    epilog=make_epilog(
         "relayer pause --chain 1 --yes -c relayer.toml",
         no="some vault's pause was not handed over: the reason is printed",
     )
@@ -772,22 +724,14 @@ def pause(
     """Stop vaults now, with this operator's signature alone. Works beside a running node. Claims and withdrawals' claims go on."""
     from relayer.commands.pause import pause as stop_vaults
 
-    _run(lambda: stop_vaults(_load_whole(config), tuple(chain or ()), is_confirmed=yes), as_json=as_json)
-
-
-def _with_time(config: Path, command: Callable[[int], Answer]) -> Callable[[], Answer]:
-    def run() -> Answer:
-        import time
-
-        _load_whole(config)
-        return command(int(time.time()))
-
-    return run
+    _run(
+        _configure(config, lambda loaded, _: stop_vaults(loaded, tuple(chain or ()), is_confirmed=yes)), as_json=as_json
+    )
 
 
 @parameters_app.command(
     "next",
-    epilog=_help(
+    epilog=make_epilog(
         "relayer parameters next --from 2027-01-08T12:00Z --out next.toml -c relayer.toml",
         no="the instant is not ahead",
     ),
@@ -802,7 +746,7 @@ def parameters_next(
 
 
 @parameters_app.command(
-    "show", epilog=_help("relayer parameters show next.toml -c relayer.toml", no="the file cannot be read")
+    "show", epilog=make_epilog("relayer parameters show next.toml -c relayer.toml", no="the file cannot be read")
 )
 def parameters_show(
     file: Annotated[Path | None, typer.Argument(help="A parameters file; the present one otherwise.")] = None,
@@ -812,12 +756,12 @@ def parameters_show(
     """A set in words: version, instant, digest, control changes, what differs from the present one, who signed."""
     from relayer.commands.control import show_parameters
 
-    _run(_with_time(config, lambda now: show_parameters(config, file, now)), as_json=as_json)
+    _run(_configure(config, lambda _, now: show_parameters(config, file, now)), as_json=as_json)
 
 
 @parameters_app.command(
     "sign",
-    epilog=_help(
+    epilog=make_epilog(
         "relayer parameters sign next.toml --digest 0x1111111111111111111111111111111111111111111111111111111111111111 -c relayer.toml",
         no="this key signed another set under this version, is no operator, or the set is none to sign",
     ),
@@ -834,12 +778,12 @@ def parameters_sign(
     """Add this operator's signature over a set, once per version. The node must be stopped for the moment: its journal has one writer."""
     from relayer.commands.control import sign_parameters
 
-    _run(_with_time(config, lambda now: sign_parameters(config, file, digest, out, now)), as_json=as_json)
+    _run(_configure(config, lambda _, now: sign_parameters(config, file, digest, out, now)), as_json=as_json)
 
 
 @parameters_app.command(
     "merge",
-    epilog=_help(
+    epilog=make_epilog(
         "relayer parameters merge next.toml from-ada.json from-grace.json -c relayer.toml",
         no="a file holds signatures of another set, or of nobody in the committee",
     ),
@@ -854,12 +798,12 @@ def parameters_merge(
     """Put signatures from several operators into one file."""
     from relayer.commands.control import merge_signatures
 
-    _run(_with_time(config, lambda now: merge_signatures(config, file, sources, out, now)), as_json=as_json)
+    _run(_configure(config, lambda _, now: merge_signatures(config, file, sources, out, now)), as_json=as_json)
 
 
 @parameters_app.command(
     "verify",
-    epilog=_help(
+    epilog=make_epilog(
         "relayer parameters verify next.toml -c relayer.toml", no="fewer than m operators of the set in force signed it"
     ),
 )
@@ -874,10 +818,10 @@ def parameters_verify(
     """Who signed a set and who did not, and whether nodes would use it."""
     from relayer.commands.control import verify_signed
 
-    _run(_with_time(config, lambda now: verify_signed(config, file, signatures, now)), as_json=as_json)
+    _run(_configure(config, lambda _, now: verify_signed(config, file, signatures, now)), as_json=as_json)
 
 
-@halts_app.command("list", epilog=_help("relayer halts list -c relayer.toml", no="something is halted"))
+@halts_app.command("list", epilog=make_epilog("relayer halts list -c relayer.toml", no="something is halted"))
 def halts_list(
     is_all: Annotated[bool, typer.Option("--all", help="Also those that were cleared.")] = False,
     config: ConfigOption = DEFAULT_CONFIG,
@@ -891,7 +835,7 @@ def halts_list(
 
 @halts_app.command(
     "clear",
-    epilog=_help(
+    epilog=make_epilog(
         'relayer halts clear 1 --person "Ada" --note "the endpoint served a fork; it is gone" -c relayer.toml',
         no="no such halt, cleared already, or the same person again",
     ),
@@ -909,7 +853,7 @@ def halts_clear(
     _run(lambda: clear_halt(_load(config).store_path, number, person, note), as_json=as_json)
 
 
-@evidence_app.command("list", epilog=_help("relayer evidence list -c relayer.toml", no="there is evidence"))
+@evidence_app.command("list", epilog=make_epilog("relayer evidence list -c relayer.toml", no="there is evidence"))
 def evidence_list(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:
     """Every proof of equivocation on record."""
     from relayer.commands.halts import list_evidence
@@ -919,7 +863,7 @@ def evidence_list(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = F
 
 @evidence_app.command(
     "export",
-    epilog=_help(
+    epilog=make_epilog(
         "relayer evidence export evidence.json --number 1 -c relayer.toml",
         no="no such proof, or a file is in the way",
     ),
@@ -938,7 +882,7 @@ def evidence_export(
 
 @evidence_app.command(
     "verify",
-    epilog=_help(
+    epilog=make_epilog(
         "relayer evidence verify evidence.json -c relayer.toml", no="it proves nothing: the reason is printed"
     ),
 )
@@ -965,22 +909,10 @@ def evidence_verify(
 
 # ---- keys ---------------------------------------------------------------------------------------------------------------
 
-PasswordOption = Annotated[
-    str | None, typer.Option("--password", help="file:PATH (mode 0600) or fd:NUMBER; a person is asked otherwise.")
-]
-NewPasswordFileOption = Annotated[
-    Path | None, typer.Option("--new-password-file", help="Make a random password and write it to this new file.")
-]
-ThrowawayOption = Annotated[
-    bool, typer.Option("--throwaway", help="For tests: cheap password guard; nodes refuse it unless told otherwise.")
-]
-NewKeyArgument = Annotated[Path, typer.Argument(help="A new file; never overwritten.")]
-KeyArgument = Annotated[Path, typer.Argument(help="A keystore v3 file.")]
-
 
 @keys_app.command(
     "new",
-    epilog=_help(
+    epilog=make_epilog(
         "relayer keys new operator.json --new-password-file operator.password",
         no="a file is in the way, or the password is not usable",
         codes="2 4",
@@ -1001,7 +933,7 @@ def keys_new(
 
 @keys_app.command(
     "import",
-    epilog=_help(
+    epilog=make_epilog(
         "relayer keys import operator.json --from old.json --from-password file:old.password --password file:operator.password",
         no="a file is in the way, the password is wrong, or the source is no keystore v3",
         codes="2 4",
@@ -1028,7 +960,8 @@ def keys_import(
 
 
 @keys_app.command(
-    "show", epilog=_help("relayer keys show operator.json", no="a node would not take this file as it is", codes="2")
+    "show",
+    epilog=make_epilog("relayer keys show operator.json", no="a node would not take this file as it is", codes="2"),
 )
 def keys_show(file: KeyArgument, as_json: JsonOption = False) -> None:
     """What a key file says of itself: address, cost, mode. Opens nothing and asks for no password."""
@@ -1039,7 +972,7 @@ def keys_show(file: KeyArgument, as_json: JsonOption = False) -> None:
 
 @keys_app.command(
     "export-public",
-    epilog=_help(
+    epilog=make_epilog(
         "relayer keys export-public operator.json --password file:operator.password",
         no="the password is wrong, or the file names another address than its key has",
         codes="2 4",
@@ -1054,7 +987,7 @@ def keys_export_public(file: KeyArgument, password: PasswordOption = None, as_js
 
 @keys_app.command(
     "first-journal",
-    epilog=_help(
+    epilog=make_epilog(
         "relayer keys first-journal --never-signed 0x1111111111111111111111111111111111111111 -c relayer.toml",
         no="there is a journal or a store already, or the key file cannot be used",
     ),
@@ -1075,23 +1008,6 @@ def keys_first_journal(
 
 # ---- testnet, completion ------------------------------------------------------------------------------------------------
 
-FolderOption = Annotated[Path | None, typer.Option("--folder", help="Of the run; a temporary one otherwise.")]
-OldFolderOption = Annotated[Path, typer.Option("--folder", help="Of the run.")]
-GivenOption = Annotated[
-    Path | None, typer.Option("--config", "-c", help="Given endpoints and keys instead of nodes on this machine.")
-]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, help="Another seed: other prices, premiums and sizes.")]
-FamiliesOption = Annotated[
-    str,
-    typer.Option(
-        "--chains",
-        help="Families of two or three chains: evm, cosmos, solana. wasmd is built once with go, surfpool with cargo.",
-    ),
-]
-ExpiryOption = Annotated[
-    int, typer.Option("--expiry-minutes", min=1, max=10_000, help="From the opening of the story.")
-]
-
 
 def _testnet(action: str, as_json: bool, **options: Any) -> None:
     from relayer.commands.testnet import run as run_harness
@@ -1111,7 +1027,7 @@ def _end_with(command: Callable[[], int], *, as_json: bool) -> None:
 
 
 @testnet_app.command(
-    "run", epilog=_help("relayer testnet run --faults", no="the run did not end as it must", codes="2")
+    "run", epilog=make_epilog("relayer testnet run --faults", no="the run did not end as it must", codes="2")
 )
 def net_run(
     folder: FolderOption = None,
@@ -1132,7 +1048,7 @@ def net_run(
 
 
 @testnet_app.command(
-    "up", epilog=_help("relayer testnet up --folder net --background", no="something did not start", codes="2 75")
+    "up", epilog=make_epilog("relayer testnet up --folder net --background", no="something did not start", codes="2 75")
 )
 def net_up(
     folder: FolderOption = None,
@@ -1175,10 +1091,6 @@ def net_up(
     )  # fmt: skip
 
 
-NetChainOption = Annotated[str, typer.Option("--chain", help="Its number or CAIP-2 name.")]
-WholeOption = Annotated[int, typer.Option("--amount", min=1, max=1_000_000, help="In whole USDC.")]
-
-
 def _act_as_user(folder: Path, action: str, chain: str, whole: int, as_json: bool) -> None:
     from relayer.commands.testnet import act_as_user
 
@@ -1187,7 +1099,7 @@ def _act_as_user(folder: Path, action: str, chain: str, whole: int, as_json: boo
 
 @testnet_app.command(
     "deposit",
-    epilog=_help(
+    epilog=make_epilog(
         "relayer testnet deposit --folder net --chain 31337 --amount 1000", no="the vault refuses", codes="2 75"
     ),
 )
@@ -1200,7 +1112,7 @@ def net_deposit(
 
 @testnet_app.command(
     "withdraw",
-    epilog=_help(
+    epilog=make_epilog(
         "relayer testnet withdraw --folder net --chain 31338 --amount 400", no="the vault refuses", codes="2 75"
     ),
 )
@@ -1212,26 +1124,31 @@ def net_withdraw(
 
 
 @testnet_app.command(
-    "claim", epilog=_help("relayer testnet claim --folder net --chain 31338", no="the vault refuses", codes="2 75")
+    "claim",
+    epilog=make_epilog("relayer testnet claim --folder net --chain 31338", no="the vault refuses", codes="2 75"),
 )
 def net_claim(folder: OldFolderOption, chain: NetChainOption, as_json: JsonOption = False) -> None:
     """As the same user: take what was granted out of the vault."""
     _act_as_user(folder, "claim", chain, 0, as_json)
 
 
-@testnet_app.command("down", epilog=_help("relayer testnet down --folder net", no="nothing runs there", codes="2"))
+@testnet_app.command(
+    "down", epilog=make_epilog("relayer testnet down --folder net", no="nothing runs there", codes="2")
+)
 def net_down(folder: OldFolderOption, as_json: JsonOption = False) -> None:
     """Stop what `up` or an interrupted `run` started in a folder."""
     _testnet("down", as_json, folder=folder)
 
 
-@testnet_app.command("report", epilog=_help("relayer testnet report --folder net", no="there is no report", codes="2"))
+@testnet_app.command(
+    "report", epilog=make_epilog("relayer testnet report --folder net", no="there is no report", codes="2")
+)
 def net_report(folder: OldFolderOption, as_json: JsonOption = False) -> None:
     """Show the report of a finished run."""
     _testnet("report", as_json, folder=folder)
 
 
-@app.command(epilog=_help("relayer completion bash", no="never", codes="2"))
+@app.command(epilog=make_epilog("relayer completion bash", no="never", codes="2"))
 def completion(
     shell: Annotated[Shell, typer.Argument(help="Which shell.")],
     as_json: JsonOption = False,
@@ -1249,7 +1166,7 @@ def completion(
     _run(run, as_json=as_json)
 
 
-@app.command(epilog=_help("relayer version --json", no="never", codes="2"))
+@app.command(epilog=make_epilog("relayer version --json", no="never", codes="2"))
 def version(as_json: JsonOption = False) -> None:
     """Versions of the program, of Python and of SQLite, and of the documents it reads."""
     from relayer.commands.version import show_version
