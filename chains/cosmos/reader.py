@@ -19,8 +19,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from chains.base import Head, Reader, Span
@@ -139,6 +139,41 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
     async def packets(self, source: str, span: Span) -> Sequence[Claim]:
         """The vault's packets of the span, in order and without a gap, Acks with what they answer."""
         return await _named(source, self._get_packets(source, span))
+
+    async def walk(self, source: str, span: Span) -> AsyncGenerator[Sequence[Claim]]:
+        """The packets of a long span, range of heights by range of heights; one range is in memory at a time. See `Reader.walk`.
+
+        The newest, where their events cannot be had, from the vault's records.
+        """
+        wanted = span
+        first, spent_s = max(span.from_height, 1), 0.0
+        clock = asyncio.get_running_loop().time
+        while wanted.after_sequence < span.upto_sequence and first <= span.to_height:
+            begin, blocks = clock(), first + self.get_range(source) - span.from_height
+            search = _EventSearch(self, source, self._rules.vault_address, may_shrink=True)
+            try:
+                # only the endpoint's own time counts, and not that of whoever reads
+                async with asyncio.timeout(max(self._get_patience_s(blocks) - spent_s, 0.0)):
+                    last, events = await _named(source, search.search_some(first, wanted))
+                spent_s += clock() - begin
+                claims = _pair(events, wanted, source)
+            except (Rejected, Unavailable, TimeoutError) as error:
+                found = await self._read_records(source, wanted)
+                if found is not None:
+                    yield found
+                    return
+                if isinstance(error, TimeoutError):
+                    raise _too_slow(source, self._get_patience_s(blocks)) from error
+                raise
+            if claims:
+                wanted = replace(wanted, after_sequence=claims[-1].packet.sequence)
+                yield claims
+            first = last + 1
+        if wanted.after_sequence < span.upto_sequence:
+            found = await self._read_records(source, wanted)
+            if found is None:
+                raise _miss(source, span, wanted.after_sequence)
+            yield found
 
     async def follow(self, source: str, hint: Callable[[], None]) -> None:
         """Hint when the node tells of packets of the vault that are provable now; see `Reader.follow`."""
@@ -323,15 +358,16 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
             return claims
 
     async def _find_packets_in_time(self, source: str, span: Span) -> tuple[Claim, ...]:
-        blocks = max(span.to_height - span.from_height, 0)
-        patience_s = self._settings.timeout_s * (RETRIES + 1 + blocks / PATIENT_BLOCKS)
+        patience_s = self._get_patience_s(span.to_height - span.from_height)
         try:
             async with asyncio.timeout(patience_s):
                 return await self._find_packets(source, span)
         except TimeoutError as error:
-            raise Unavailable(
-                "the endpoint is too slow for the range", expected=f"within {patience_s:.0f} s", reason="timeout"
-            ) from error
+            raise _too_slow(source, patience_s) from error
+
+    def _get_patience_s(self, blocks: int) -> float:
+        """How long an endpoint may take for so many blocks."""
+        return self._settings.timeout_s * (RETRIES + 1 + max(blocks, 0) / PATIENT_BLOCKS)
 
     async def _find_packets(self, source: str, span: Span) -> tuple[Claim, ...]:
         """The packets as the events of transactions tell them."""
@@ -339,13 +375,7 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
         claims = make_claims(events, span.after_sequence, span.upto_sequence)
         wanted = span.upto_sequence - span.after_sequence
         if len(claims) != wanted:
-            # an index that lags behind its blocks looks like "nothing happened"
-            raise Unavailable(
-                "the endpoint does not tell every packet: it lags or withholds",
-                got=f"{len(claims)} up to number {span.after_sequence + len(claims)}",
-                expected=f"{wanted} up to number {span.upto_sequence}",
-                reason="packets_missing",
-            )
+            raise _miss(source, span, span.after_sequence + len(claims))
         return claims
 
     async def _read_records(self, source: str, span: Span) -> tuple[Claim, ...] | None:
@@ -402,10 +432,11 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
 
 
 class _EventSearch:
-    """One search for the vault's events in a range of heights, with its bounds."""
+    """One search for the vault's events in a range of heights, with its bounds; ``may_shrink``: a range above them is halved, else refused."""
 
-    def __init__(self, reader: CosmosReader, source: str, address: str) -> None:
+    def __init__(self, reader: CosmosReader, source: str, address: str, *, may_shrink: bool = False) -> None:
         self._reader = reader
+        self._may_shrink = may_shrink
         self._source = source
         self._address = address
         self._queries = 0
@@ -417,26 +448,37 @@ class _EventSearch:
         events: list[PacketEvent] = []
         first = max(span.from_height, 1)
         while first <= span.to_height:
-            if not self._reader.is_indexed(self._source):
-                events += self._select(await self._read_block(first), span)
-                first += 1
-                continue
-            last = min(first + self._reader.get_range(self._source) - 1, span.to_height)
+            last, found = await self.search_some(first, span)
+            events += found
+            first = last + 1
+        return events
+
+    async def search_some(self, first: int, span: Span) -> tuple[int, list[PacketEvent]]:
+        """The events of as many heights from ``first`` on as the endpoint gives at once and we take, with the last of these heights."""
+        reader, source = self._reader, self._source
+        while True:
+            if not reader.is_indexed(source):
+                return first, self._select(await self._read_block(first), span)
+            last = min(first + reader.get_range(source) - 1, span.to_height)
             try:
-                events += await self._search(first, last, span)
+                found = await self._search(first, last, span)
             except RpcError as error:
                 if _NO_INDEX.search(error.what):
-                    self._reader.note_unindexed(self._source)
+                    reader.note_unindexed(source)
                     continue
                 if last == first:
                     raise Unavailable(
                         f"the endpoint searches not even one block: {error.what}", got=first, reason="log_limit"
                     ) from error
-                self._reader.set_range(self._source, (last - first + 1) // 2)
-                continue
-            first = last + 1
-            self._reader.set_range(self._source, self._reader.get_range(self._source) * 2)
-        return events
+            except Rejected as error:
+                # a busy vault in a wide range is no lie
+                if error.reason != "size" or last == first or not self._may_shrink:
+                    raise
+                self._transactions = self._events = self._bytes = 0
+            else:
+                reader.set_range(source, reader.get_range(source) * 2)
+                return last, found
+            reader.set_range(source, (last - first + 1) // 2)
 
     async def _search(self, first: int, last: int, span: Span) -> list[PacketEvent]:
         events: list[PacketEvent] = []
@@ -507,6 +549,32 @@ class _EventSearch:
             raise Rejected(
                 "more transactions than a vault has", got=self._transactions, expected=MAX_TRANSACTIONS, reason="size"
             )
+
+
+def _pair(events: Sequence[PacketEvent], span: Span, source: str) -> tuple[Claim, ...]:
+    """The packets of a span that some blocks show, without a gap among them; () where they show none."""
+    claims = make_claims(events, span.after_sequence, span.upto_sequence)
+    told = {event.packet.sequence for event in events if event.is_outbox}
+    if len(claims) != len([n for n in told if span.after_sequence < n <= span.upto_sequence]):
+        raise _miss(source, span, span.after_sequence + len(claims))
+    return claims
+
+
+def _miss(source: str, span: Span, upto: int) -> Unavailable:
+    # an index that lags behind its blocks looks like "nothing happened"
+    return Unavailable(
+        "the endpoint does not tell every packet: it lags or withholds",
+        got=f"{upto - span.after_sequence} up to number {upto}",
+        expected=f"{span.upto_sequence - span.after_sequence} up to number {span.upto_sequence}",
+        reason="packets_missing",
+        source=source,
+    )
+
+
+def _too_slow(source: str, patience_s: float) -> Unavailable:
+    return Unavailable(
+        "the endpoint is too slow for the range", expected=f"within {patience_s:.0f} s", reason="timeout", source=source
+    )
 
 
 def is_within_reach(trusted: Trusted, block: LightBlock, config: LightClientConfig) -> bool:

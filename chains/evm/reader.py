@@ -11,9 +11,9 @@ word to give: the numbers must be without gaps, and the fold under the proven he
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from web3.providers.async_base import AsyncBaseProvider
@@ -154,6 +154,28 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
     async def packets(self, source: str, span: Span) -> Sequence[Claim]:
         """The vault's packets of the span, in order and without a gap, Acks with what they answer (eth_getLogs)."""
         return await _named(source, self._get_packets_in_time(source, span))
+
+    async def walk(self, source: str, span: Span) -> AsyncGenerator[Sequence[Claim]]:
+        """The packets of a long span, range of blocks by range of blocks; one range is in memory at a time. See `Reader.walk`."""
+        wanted = span
+        first, spent_s = span.from_height, 0.0
+        clock = asyncio.get_running_loop().time
+        while wanted.after_sequence < span.upto_sequence and first <= span.to_height:
+            begin, patience_s = clock(), self._get_patience_s(first + self._range[source] - span.from_height)
+            try:
+                # only the endpoint's own time counts, and not that of whoever reads
+                async with asyncio.timeout(max(patience_s - spent_s, 0.0)):
+                    last, logs = await _named(source, self._get_some(source, first, span.to_height, may_shrink=True))
+            except TimeoutError as error:
+                raise _too_slow(source, patience_s) from error
+            spent_s += clock() - begin
+            claims = _pair(logs, wanted, source)
+            if claims:
+                wanted = replace(wanted, after_sequence=claims[-1].packet.sequence)
+                yield claims
+            first = last + 1
+        if wanted.after_sequence < span.upto_sequence:
+            raise _miss(source, span, wanted.after_sequence)
 
     def has_more(self, source: str, trusted: Trusted) -> bool:
         """Not beyond what the source just called its newest, once the next committee is known too; see `Reader.has_more`."""
@@ -334,15 +356,16 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
         return Head(sequence, values[OUTBOX_HEAD_SLOT].to_bytes(32, "big")), proof
 
     async def _get_packets_in_time(self, source: str, span: Span) -> tuple[Claim, ...]:
-        blocks = max(span.to_height - span.from_height, 0)
-        patience_s = self._settings.timeout_s * (RETRIES + 1 + blocks / PATIENT_BLOCKS)
+        patience_s = self._get_patience_s(span.to_height - span.from_height)
         try:
             async with asyncio.timeout(patience_s):
                 return await self._get_packets(source, span)
         except TimeoutError as error:
-            raise Unavailable(
-                "the endpoint is too slow for the range", expected=f"within {patience_s:.0f} s", reason="timeout"
-            ) from error
+            raise _too_slow(source, patience_s) from error
+
+    def _get_patience_s(self, blocks: int) -> float:
+        """How long an endpoint may take for so many blocks."""
+        return self._settings.timeout_s * (RETRIES + 1 + max(blocks, 0) / PATIENT_BLOCKS)
 
     async def _get_packets(self, source: str, span: Span) -> tuple[Claim, ...]:
         if span.upto_sequence <= span.after_sequence:
@@ -361,13 +384,7 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
         logs = await self._get_range(source, span.from_height, span.to_height)
         claims = make_claims(logs, span.after_sequence, span.upto_sequence)
         if len(claims) != wanted:
-            # [] for a block that a lagging node does not have looks like "nothing happened" (go-ethereum #24078)
-            raise Unavailable(
-                "the endpoint does not tell every packet: it lags or withholds",
-                got=f"{len(claims)} up to number {span.after_sequence + len(claims)}",
-                expected=f"{wanted} up to number {span.upto_sequence}",
-                reason="packets_missing",
-            )
+            raise _miss(source, span, span.after_sequence + len(claims))
         return claims
 
     async def _get_claims_ahead(self, source: str, span: Span, ahead: _Ahead) -> tuple[Claim, ...]:
@@ -385,25 +402,42 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
         logs: list[VaultLog] = []
         queries = 0
         while first <= to_height:
-            last = min(first + self._range[source] - 1, to_height)
             queries += 1
             if queries > MAX_QUERIES:
                 raise Unavailable("the endpoint allows too small ranges", got=self._range[source], reason="log_limit")
+            last, found = await self._get_some(source, first, to_height, may_shrink=False)
+            if len(found) + len(logs) > MAX_LOGS:
+                raise Rejected("more logs than a vault makes", got=len(found), expected=MAX_LOGS, reason="size")
+            logs += found
+            first = last + 1
+        return logs
+
+    async def _get_some(
+        self, source: str, first: int, to_height: int, *, may_shrink: bool
+    ) -> tuple[int, list[VaultLog]]:
+        """The logs of as many blocks from ``first`` on as the endpoint gives at once, with the last of these blocks.
+
+        ``may_shrink``: a range with more than we take at once is halved, else refused.
+        """
+        while True:
+            last = min(first + self._range[source] - 1, to_height)
             try:
                 answer = await self._get_logs(source, first, last)
+                if len(answer) > MAX_LOGS:
+                    raise Rejected("more logs than a vault makes", got=len(answer), expected=MAX_LOGS, reason="size")
             except RpcError as error:
                 if last == first:
                     raise Unavailable(
                         f"the endpoint gives no logs even of one block: {error.what}", got=first, reason="log_limit"
                     ) from error
-                self._range[source] = max((last - first + 1) // 2, 1)
-                continue
-            if len(answer) + len(logs) > MAX_LOGS:
-                raise Rejected("more logs than a vault makes", got=len(answer), expected=MAX_LOGS, reason="size")
-            logs += [decode_log(log, self._vault, first, last) for log in answer]
-            first = last + 1
-            self._range[source] = min(self._range[source] * 2, self._settings.log_range)
-        return logs
+            except Rejected as error:
+                # a busy vault in a wide range is no lie
+                if error.reason != "size" or last == first or not may_shrink:
+                    raise
+            else:
+                self._range[source] = min(self._range[source] * 2, self._settings.log_range)
+                return last, [decode_log(log, self._vault, first, last) for log in answer]
+            self._range[source] = max((last - first + 1) // 2, 1)
 
     async def _get_logs(self, source: str, first: int, last: int) -> list[Any]:
         """One range, asked again a few times while the node is busy. RpcError: the node refuses the range."""
@@ -421,6 +455,32 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
                 raise Rejected("logs are an array", got=type(answer).__name__, reason="malformed")
             return answer
         raise AssertionError("the last attempt returns or raises")
+
+
+def _pair(logs: Sequence[VaultLog], span: Span, source: str) -> tuple[Claim, ...]:
+    """The packets of a span that some blocks show, without a gap among them; () where they show none."""
+    claims = make_claims(logs, span.after_sequence, span.upto_sequence)
+    told = {log.packet.sequence for log in logs if log.is_outbox}
+    if len(claims) != len([n for n in told if span.after_sequence < n <= span.upto_sequence]):
+        raise _miss(source, span, span.after_sequence + len(claims))
+    return claims
+
+
+def _miss(source: str, span: Span, upto: int) -> Unavailable:
+    # [] for a block that a lagging node does not have looks like "nothing happened" (go-ethereum #24078)
+    return Unavailable(
+        "the endpoint does not tell every packet: it lags or withholds",
+        got=f"{upto - span.after_sequence} up to number {upto}",
+        expected=f"{span.upto_sequence - span.after_sequence} up to number {span.upto_sequence}",
+        reason="packets_missing",
+        source=source,
+    )
+
+
+def _too_slow(source: str, patience_s: float) -> Unavailable:
+    return Unavailable(
+        "the endpoint is too slow for the range", expected=f"within {patience_s:.0f} s", reason="timeout", source=source
+    )
 
 
 def _cut_finalized(data: bytes) -> bytes:

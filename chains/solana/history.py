@@ -11,15 +11,18 @@ Whether the source told everything is not its word to give: the numbers must be 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from chains.claims import make_claims
 from chains.solana.client import SolanaClient
 from chains.solana.rpc_json import MAX_SIGNATURES, Listed, PacketEvent
-from chains.solana.transport import RpcError
+from chains.solana.transport import TIMEOUT_S, RpcError
 from messages.errors import Rejected, Unavailable
 from messages.outbox import Claim
+
+ResultT = TypeVar("ResultT")
 
 PARALLEL = 8
 """Transactions that are asked for at the same time."""
@@ -31,6 +34,12 @@ MAX_PACKET_BYTES = 256 << 20
 MIN_DEEPER_SLOTS = 1_000
 MAX_DEEPER_SLOTS = 256_000
 """How far below the floor a number is looked for that stays missing: seven minutes, doubled each time, up to a day and more."""
+MAX_PAGES = 100_000
+"""Pages of a list that is gone through: a hundred million transactions."""
+MAX_AHEAD = 20_000
+"""Events that wait for a number before them while the list is gone through upwards."""
+PATIENT_PAGE = 12
+"""Time-outs that one page and its transactions may take together."""
 MAX_SEEN = 50_000
 """Transactions without a packet that are remembered of one source."""
 
@@ -48,8 +57,9 @@ class _Walk:
 class VaultHistory:
     """What one source has told of one vault's packets. One `collect` at a time."""
 
-    def __init__(self, client: SolanaClient, source: str, retry_s: float = 0.25) -> None:
+    def __init__(self, client: SolanaClient, source: str, retry_s: float = 0.25, timeout_s: float = TIMEOUT_S) -> None:
         self._client = client
+        self._page_s = timeout_s * PATIENT_PAGE
         self._source = source
         self._retry_s = retry_s
         self._lock = asyncio.Lock()
@@ -101,7 +111,7 @@ class VaultHistory:
         while missing:
             if self._walk is None:
                 if is_newest:
-                    raise self._miss(len(wanted), missing)
+                    raise self._miss(len(wanted) - len(missing), len(wanted), min(missing))
                 self._walk, is_newest = _Walk(), True
             await self._read_page(self._walk, missing)
         if self._walk is not None:
@@ -110,6 +120,86 @@ class VaultHistory:
         self._has_missed, self._deeper = False, 0
         events = [event for found in self._events.values() for event in found]
         return make_claims(events, after, upto)
+
+    async def go_through(self, after: int, upto: int, floor: int) -> AsyncGenerator[tuple[Claim, ...]]:
+        """Claims of the numbers ``after`` < n <= ``upto``, in order, page by page of the list; one page is in memory at a time.
+
+        For more packets than `collect` keeps. The list goes from the newest down, and the packets are wanted from the oldest up: so it is
+        gone down once for the places where its pages begin, and each page is listed again when its turn comes. Arguments as `collect`.
+
+        Raises:
+            Unavailable: "packets_missing", "timeout", and of the source. Rejected: the source lies, as `collect`.
+        """
+        bottom = max(floor - self._deeper, 0)
+        left: list[PacketEvent] = []
+        at = after
+        newest, begins = await self._find_pages(bottom)
+        for begin in [*reversed(begins), None]:
+            page = newest if begin is None else await self._in_time(self._list_from(begin))
+            events = [*left, *await self._in_time(self._read_whole(page, bottom))]
+            claims = make_claims(events, at, upto)
+            if claims:
+                at += len(claims)
+                yield claims
+            # packets of one slot may stand in any order: what does not follow yet is kept for the next page
+            left = [e for e in events if e.is_outbox and at < e.packet.sequence <= upto]
+            if left:
+                names = {e.transaction for e in left}
+                left = [e for e in events if e.transaction in names]
+            if len(left) > MAX_AHEAD:
+                break
+        if at < upto:
+            raise self._miss(at - after, upto - after, at + 1)
+        self._has_missed, self._deeper = False, 0
+
+    async def _find_pages(self, bottom: int) -> tuple[tuple[Listed, ...], list[Listed]]:
+        """The newest page of the list, and after which transaction each further page begins, down to a slot."""
+        newest: tuple[Listed, ...] = ()
+        begins: list[Listed] = []
+        walk = _Walk()
+        while True:
+            page = await self._in_time(self._list_below(walk.last))
+            _verify_order(page, walk, self._source)
+            newest = newest or page
+            if not page or page[-1].slot < bottom:
+                return newest, begins
+            if len(begins) >= MAX_PAGES:
+                raise Rejected(
+                    "a list of transactions without end",
+                    got=len(begins),
+                    expected=MAX_PAGES,
+                    reason="size",
+                    source=self._source,
+                )
+            walk.newest, walk.last = newest[0], page[-1]
+            begins.append(walk.last)
+
+    async def _list_from(self, begin: Listed) -> tuple[Listed, ...]:
+        page = await self._list_below(begin)
+        _verify_order(page, _Walk(begin, begin), self._source)
+        return page
+
+    async def _read_whole(self, page: Sequence[Listed], bottom: int) -> list[PacketEvent]:
+        """The packets of a page, oldest transaction first."""
+        rows = [row for row in reversed(page) if row.slot >= bottom and not row.is_failed]
+        events: list[PacketEvent] = []
+        for start in range(0, len(rows), PARALLEL):
+            for found in await asyncio.gather(*(self._read(row) for row in rows[start : start + PARALLEL])):
+                events += found
+        return events
+
+    async def _in_time(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
+        """A page and its transactions in bounded time: each answer just in time would take hours."""
+        try:
+            async with asyncio.timeout(self._page_s):
+                return await work
+        except TimeoutError as error:
+            raise Unavailable(
+                "the endpoint is too slow for the packets",
+                expected=f"a page within {self._page_s:.0f} s",
+                reason="timeout",
+                source=self._source,
+            ) from error
 
     async def _read_page(self, walk: _Walk, missing: set[int]) -> None:
         """Read on downwards by one page, or until nothing is missing; the walk ends at what is known already or at the floor."""
@@ -140,8 +230,11 @@ class VaultHistory:
             self._top, self._walk = walk.newest or self._top, None
 
     async def _list(self, walk: _Walk) -> tuple[Listed, ...]:
-        before = walk.last.signature if walk.last is not None else ""
-        until = self._top.signature if self._top is not None else ""
+        return await self._list_below(walk.last, self._top)
+
+    async def _list_below(self, last: Listed | None, top: Listed | None = None) -> tuple[Listed, ...]:
+        before = last.signature if last is not None else ""
+        until = top.signature if top is not None else ""
         for attempt in range(RETRIES):
             try:
                 return await self._client.list_transactions(
@@ -202,7 +295,7 @@ class VaultHistory:
                 self._count(events, -1)
         self._after = max(self._after, after)
 
-    def _miss(self, wanted: int, missing: set[int]) -> Unavailable:
+    def _miss(self, told: int, wanted: int, first: int) -> Unavailable:
         # an index that lags behind looks like "nothing happened": read the list again next time, and the second time the transactions too
         self._forget(everything=self._has_missed)
         if self._has_missed:
@@ -210,7 +303,7 @@ class VaultHistory:
         self._has_missed = not self._has_missed
         return Unavailable(
             "the endpoint does not tell every packet: it lags or withholds",
-            got=f"{wanted - len(missing)}, without number {min(missing)}",
+            got=f"{told}, without number {first}",
             expected=f"{wanted}",
             reason="packets_missing",
             source=self._source,

@@ -9,8 +9,9 @@ Source: protocol.md 11.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from chains.base import Head, Reader, Span
@@ -51,7 +52,8 @@ class SolanaReader(Reader[Attested, Trusted, Attested, Attested]):
         self._pool = pool
         self._settings = settings or ReaderSettings()
         self._histories = {
-            source: VaultHistory(client, source, self._settings.retry_s) for source in self._client.sources
+            source: VaultHistory(client, source, self._settings.retry_s, self._settings.timeout_s)
+            for source in self._client.sources
         }
         self._evidence: dict[Trusted, Attested] = {}
         self._late: dict[str, int] = {}
@@ -78,18 +80,20 @@ class SolanaReader(Reader[Attested, Trusted, Attested, Attested]):
                 reason="unheard",
                 source=source,
             )
-        return found
+        return replace(found, handovers=self._pool.handovers)
 
     async def update(self, source: str, trusted: Trusted) -> Attested | None:
-        """The newest state that m operators stand for, or None where it is no newer."""
-        return await self._find_attested(source, trusted)
+        """The newest state that m operators stand for, or None where it is no newer; with what leads to their set where it is not known."""
+        self._pool.learn(trusted.handovers)
+        found = await self._find_attested(source, replace(trusted, handovers=()))
+        return None if found is None else replace(found, handovers=self._pool.get_missing(trusted.handovers))
 
     async def head(self, source: str, trusted: Trusted) -> tuple[Head, Attested]:
         """Number and head that count, with the observations behind them.
 
         Raises Unavailable ("evidence_gone") after a restart: observations are said again every few seconds, then newer ones count.
         """
-        evidence = self._evidence.get(trusted)
+        evidence = self._evidence.get(replace(trusted, handovers=()))
         if evidence is None:
             raise Unavailable(
                 "the observations behind this state are not at hand any more: newer ones will come",
@@ -104,6 +108,17 @@ class SolanaReader(Reader[Attested, Trusted, Attested, Attested]):
         if span.upto_sequence <= span.after_sequence:
             return ()
         return await self._get_packets(source, span.after_sequence, span.upto_sequence, span.from_height)
+
+    async def walk(self, source: str, span: Span) -> AsyncGenerator[Sequence[Claim]]:
+        """The packets of a long span, page by page of the vault's list of transactions. See `Reader.walk`."""
+        pieces = self._histories[source].go_through(span.after_sequence, span.upto_sequence, span.from_height)
+        try:
+            async with aclosing(pieces):
+                async for claims in pieces:
+                    yield claims
+        except RelayerError as error:
+            error.source = error.source or source
+            raise
 
     def has_more(self, source: str, trusted: Trusted) -> bool:
         """Never: what operators have said by now was looked at whole."""
@@ -127,7 +142,7 @@ class SolanaReader(Reader[Attested, Trusted, Attested, Attested]):
             found = await self._choose_linked(source, observations, threshold, trusted, standing)
         if found is None:
             return None
-        after = verify_attested(self._rules.vault_id, self._rules.sets, found)
+        after = verify_attested(self._rules.vault_id, self._pool.sets, found)
         self._evidence.pop(after, None)
         self._evidence[after] = found
         while len(self._evidence) > KEPT_EVIDENCE:
