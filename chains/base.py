@@ -57,7 +57,10 @@ PREPARE_AGAIN = frozenset({"stale", "underpriced"})
 TOO_FAR = "not_enough_trust"
 """Reason of a Rejected from `Verifier.verify_update` for a header that may be true and cannot be proven in one leap from that state."""
 
-NOT_YET = frozenset({"unheard", "evidence_gone", "preparing", FAR})
+FORMER_SET = "former_set"
+"""Reason of a refusal of what operators said who were none any more by then, as its own facts show: the next ones have to be heard first."""
+
+NOT_YET = frozenset({"unheard", "evidence_gone", "preparing", FAR, FORMER_SET})
 """Reasons of an Unavailable that is nobody's fault: what is asked for is on its way (operators' statements, records on the chain)."""
 
 Tell = Callable[[str, int, int], None]
@@ -205,6 +208,32 @@ class Verifier(ABC, Generic[BootstrapT, TrustedT, UpdateT, ProofT]):
     @abstractmethod
     def is_fresh(self, trusted: TrustedT, now: int) -> bool:
         """Whether the trusted state is young enough to build on (trusting or weak-subjectivity period)."""
+
+    def verify_facts(self, trusted: TrustedT, facts: Sequence[Fact]) -> None:
+        """Refuse facts that say themselves that what ``trusted`` was verified by counted no more; Rejected (`FORMER_SET`).
+
+        Only where operators of the vault stand for its state: its facts say who they are.
+        """
+
+    def make_succession(self, trusted: TrustedT, before: bytes, facts: Sequence[Fact], proof: ProofT) -> UpdateT | None:
+        """A step that facts which were just proven add to the state they were proven at: who is believed from some instant on.
+
+        Args:
+            trusted: the newest state.
+            before: outbox head before the first fact (32 bytes).
+            facts: that follow each other up to the head.
+            proof: of that head.
+
+        Returns:
+            None where the facts change nothing of that.
+        """
+        del trusted, before, facts, proof
+        return None
+
+    def add_known(self, trusted: TrustedT, update: UpdateT) -> UpdateT:
+        """An update that stands alone: with what is known at ``trusted`` of who may be believed."""
+        del trusted
+        return update
 
 
 class Codec(ABC, Generic[BootstrapT, TrustedT, UpdateT, ProofT]):
@@ -416,12 +445,22 @@ class Observer(ABC):
         """The statement as it is published: a sighting's claim with its operator (20 bytes) and signature (65 bytes)."""
 
     @abstractmethod
-    def accept(self, data: bytes, now: int) -> Accepted:
+    def accept(self, data: bytes, now: int) -> Accepted | None:
         """Take a published statement, own or another's, into the pool that the reader draws on; ``now`` in unix seconds.
+
+        None for what is about no state: proof of who the operators are (`tell_succession`).
 
         Raises:
             Rejected: malformed, of another vault, not signed by an operator of the set in force, or of the future.
         """
+
+    @abstractmethod
+    def tell_succession(self) -> bytes:
+        """What proves to others who the operators are after those that people named, to be published like a statement; b"" for nothing."""
+
+    @abstractmethod
+    def get_operators(self, now: int) -> tuple[bytes, ...]:
+        """Whose statements (20 bytes each) count at a time (unix seconds), as far as is known here."""
 
     @abstractmethod
     def verify_evidence(self, first: bytes, second: bytes) -> bytes:
@@ -561,6 +600,10 @@ async def collect(
                     continue
                 blames.append(_blame(chain.chain_id, source, error))
                 break
+            try:
+                chain.verifier.verify_facts(trusted, collected.facts)
+            except Rejected as error:  # the source told the truth; it is not known yet who may vouch for it
+                raise Unavailable(error.what, got=error.got, expected=error.expected, reason=error.reason) from error
             return replace(collected, blames=tuple(blames))
     raise Unavailable(
         f"no source of {chain.chain_id} gives a proven head with the packets behind it: {_list(blames)}",

@@ -206,6 +206,8 @@ class Node:
             if c.observer is not None
         }
         self.said: dict[bytes, Said] = {}
+        # vault -> what was said last of its operators, and when (unix seconds)
+        self.told_successions: dict[bytes, tuple[bytes, int]] = {}
         # vault -> (operator, number) -> head that the operator signed and that the own facts have not judged yet
         self.heard_heads: dict[bytes, dict[tuple[bytes, int], bytes]] = {}
         # vault -> operator -> unix seconds at which it last said something of the vault (or at which the first of them did)
@@ -248,6 +250,12 @@ class Node:
         states = [get_state_at(s, max(now, s.last_stamp)) for s in self.states.get_all_newest().values()]
         newest = max(states, key=lambda s: s.operator_epoch)
         return Committee(self.committee_id, newest.operator_epoch, newest.operators, newest.threshold)
+
+    def get_publishers(self) -> tuple[bytes, ...]:
+        """Operators (20 bytes each, ascending) worth listening to: the set in force, and those that count at a vault whose states they tell."""
+        now = self.clock.now()
+        told = [c.observer.get_operators(now) for c in self.chains.values() if c.observer is not None]
+        return tuple(sorted({*self.get_committee().operators, *(operator for one in told for operator in one)}))
 
     @property
     def patience_s(self) -> int:

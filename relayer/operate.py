@@ -69,7 +69,7 @@ async def operate(
     async def wait_for_stop() -> None:
         while not stop.is_set():
             if carrier is not None:
-                carrier.set_operators(service.node.get_committee().operators)
+                carrier.set_operators(service.node.get_publishers())
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FOLLOW_S):
                     await stop.wait()

@@ -176,6 +176,7 @@ def verify_proof(proof: ProofFile, judge: Judge, now: int) -> VerifiedFact:
             expected=after.sequence,
             reason="head_number",
         )
+    judge.verifier.verify_facts(trusted, facts)
     flaw = next((f.void for f in facts if f.void in FRAME_FLAWS), "")
     if flaw:
         # No right vault writes another frame: the head was proven, but not of the vault that the anchor names.

@@ -291,6 +291,7 @@ class Replay:
         proof = chain.judge.codec.decode_proof(record.proof)
         proven = chain.judge.verifier.verify_head(trusted, Head(record.sequence, record.head), proof)
         chain.cursor, facts = fold(chain.cursor, chain.claims, proven, chain.judge.limits)
+        chain.judge.verifier.verify_facts(trusted, facts)
         if (chain.cursor.sequence, chain.cursor.head) != (record.sequence, record.head):
             raise Rejected(
                 "the head is after another packet",
@@ -386,7 +387,10 @@ class Replay:
             raise Rejected("a cut entry without evidence", got=entry.height, reason="no_evidence")
         if not any(entry.header_hash):
             # No header says which state this is: what m operators said is in the proposal itself, and stands alone.
-            step = ProofStep(entry.time, evidence.update)
+            update = codec.decode_bootstrap(evidence.update)
+            if chain.newest is not None:
+                update = verifier.add_known(chain.newest, update)
+            step = ProofStep(entry.time, codec.encode_bootstrap(update))
             trusted = verify_step(chain.judge, None, step, self._now or 0, "evidence")
         else:
             trusted = chain.trusted.get(entry.height) if point == claimed else None

@@ -252,8 +252,8 @@ def verify_attested(vault_id: bytes, sets: Sequence[OperatorSet], update: Attest
     operators say who had seen no later number (``update.timed``): the honest among them looked before the next packet came.
 
     Rejected: "too_few", "too_many", "repeated_signer" (operators must ascend), "wrong_link" (heads that do not lie on one history), "no_set",
-    "untimed" (several numbers, and no m operators that were at none of the later ones), "malformed", and the reasons of
-    `verify_observation`.
+    "untimed" (several numbers, and no m operators that were at none of the later ones), "two_sets" (statements from before and after the
+    instant of a rotation), "malformed", and the reasons of `verify_observation`.
     """
     operators = _verify_signers(vault_id, sets, update.observations)
     seen = sorted((s.observation for s in update.observations), key=lambda o: o.sequence)
@@ -272,11 +272,22 @@ def verify_attested(vault_id: bytes, sets: Sequence[OperatorSet], update: Attest
 def _verify_signers(
     vault_id: bytes, sets: Sequence[OperatorSet], observations: Sequence[SignedObservation]
 ) -> OperatorSet:
-    """The set in force at the lowest clock, of which exactly m signed, each once."""
+    """The set in force at every one of the clocks, of which exactly m signed, each once.
+
+    Two of the former set and two of the next are m of neither, and who left says nothing after the instant beside one who spoke before it.
+    """
     count = len(observations)
     if not count:
         raise Rejected("no operator stands for this", got=0, reason="too_few")
-    operators = get_operator_set(sets, min(signed.observation.clock for signed in observations))
+    clocks = [signed.observation.clock for signed in observations]
+    operators = get_operator_set(sets, min(clocks))
+    if operators != get_operator_set(sets, max(clocks)):
+        raise Rejected(
+            "said before and after the instant of a rotation",
+            got=(min(clocks), max(clocks)),
+            expected="one operator set",
+            reason="two_sets",
+        )
     if count < operators.threshold:
         raise Rejected("too few operators", got=count, expected=operators.threshold, reason="too_few")
     if count > min(operators.threshold, MAX_OPERATORS):

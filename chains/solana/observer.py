@@ -15,13 +15,22 @@ from dataclasses import dataclass, field
 
 from chains.base import Accepted, Blame, Observer, Sighting, Unseen
 from chains.solana.client import SolanaClient
-from chains.solana.codec import decode_observation, decode_unsigned, encode_observation, encode_unsigned
+from chains.solana.codec import (
+    decode_handovers,
+    decode_observation,
+    decode_unsigned,
+    encode_handovers,
+    encode_observation,
+    encode_unsigned,
+    is_handovers,
+)
 from chains.solana.observations import (
     Kind,
     NoAgreement,
     Reading,
     compute_agreement,
     compute_needed,
+    get_operator_set,
     verify_shape,
 )
 from chains.solana.pool import Pool, verify_evidence
@@ -105,13 +114,28 @@ class SolanaObserver(Observer):
         """See `Observer.encode_signed`."""
         return encode_observation(SignedObservation(decode_unsigned(claim), operator, signature))
 
-    def accept(self, data: bytes, now: int) -> Accepted:
-        """See `Observer.accept`; reasons as `codec.decode_observation` and `Pool.add`."""
-        return self._pool.add(decode_observation(data), now)
+    def accept(self, data: bytes, now: int) -> Accepted | None:
+        """See `Observer.accept`; reasons as `codec.decode_observation` and `Pool.add`, or `codec.decode_handovers` and `Pool.learn`."""
+        if not is_handovers(data):
+            return self._pool.add(decode_observation(data), now)
+        self._pool.learn(decode_handovers(data), now)
+        return None
+
+    def tell_succession(self) -> bytes:
+        """See `Observer.tell_succession`."""
+        handovers = self._pool.handovers
+        return encode_handovers(handovers) if handovers else b""
+
+    def get_operators(self, now: int) -> tuple[bytes, ...]:
+        """See `Observer.get_operators`."""
+        try:
+            return get_operator_set(self._pool.sets, now).operators
+        except Rejected:
+            return ()  # before the first set that people named
 
     def verify_evidence(self, first: bytes, second: bytes) -> bytes:
         """See `Observer.verify_evidence`."""
-        return verify_evidence(self._rules, first, second)
+        return verify_evidence(self._rules, first, second, self._pool.sets)
 
     # ------------------------------------------------------------------ asking
 

@@ -9,11 +9,13 @@ Source: protocol.md 11, ibc-v2.md 8 (hardening 4).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from chains.base import Accepted
 from chains.solana.codec import decode_observation, encode_observation
 from chains.solana.observations import MAX_CLOCK_AHEAD_S, get_operator_set, verify_equivocation, verify_observation
-from chains.solana.types import SignedObservation
+from chains.solana.rotation import Succession, get_set
+from chains.solana.types import Handover, OperatorSet, SignedObservation
 from chains.solana.verifier import SolanaRules
 from messages.errors import Rejected
 
@@ -29,9 +31,34 @@ class Pool:
 
     def __init__(self, rules: SolanaRules) -> None:
         self._rules = rules
+        self._known = Succession(rules.sets)
         self._newest: dict[bytes, dict[int, SignedObservation]] = {}
         self._first: dict[bytes, dict[int, SignedObservation]] = {}
         self._now = 0
+
+    @property
+    def sets(self) -> tuple[OperatorSet, ...]:
+        """Who signs, from when on: the sets of the settings, and those that were proven since."""
+        return self._known.sets
+
+    @property
+    def handovers(self) -> tuple[Handover, ...]:
+        """What proves the sets after those of the settings; oldest first."""
+        return self._known.handovers
+
+    def learn(self, handovers: Sequence[Handover], now: int = 0) -> bool:
+        """Walk on to the next operators; True if there are any. ``now`` in unix seconds: a set in force by then is replaced by nothing.
+
+        Rejected: as `rotation.follow`.
+        """
+        before = self._known
+        self._known = self._rules.follow(before.handovers, handovers, now)
+        return self._known.sets != before.sets
+
+    def get_missing(self, handovers: Sequence[Handover]) -> tuple[Handover, ...]:
+        """The known handovers to sets that these do not lead to."""
+        there = {get_set(handover.rotation) for handover in handovers}
+        return tuple(handover for handover in self.handovers if get_set(handover.rotation) not in there)
 
     def add(self, signed: SignedObservation, now: int) -> Accepted:
         """Verify a statement and keep it; ``now`` in unix seconds.
@@ -46,7 +73,7 @@ class Pool:
             raise Rejected(
                 "a clock of the future", got=o.clock, expected=f"<= {now + MAX_CLOCK_AHEAD_S}", reason="future"
             )
-        operators = get_operator_set(self._rules.sets, o.clock).operators
+        operators = get_operator_set(self.sets, o.clock).operators
         self._now = max(self._now, now)
         known = self._newest.get(operator, {}).get(o.sequence)
         if known == signed:
@@ -68,18 +95,22 @@ class Pool:
 
     def get_threshold(self) -> int:
         """How many of the operators in force are needed; Rejected ("no_set") before the first."""
-        return get_operator_set(self._rules.sets, self._now).threshold
+        return get_operator_set(self.sets, self._now).threshold
 
     def get_observations(self) -> tuple[SignedObservation, ...]:
-        """The newest statement for each of the newest numbers of every operator in force, made since that set is in force."""
+        """The newest statement for each of the newest numbers of every operator in force, made while that set is in force.
+
+        A clock may be ahead: what is said of a time after the next rotation counts once that time has come.
+        """
         if not self._now:
             return ()
-        in_force = get_operator_set(self._rules.sets, self._now)
+        in_force = get_operator_set(self.sets, self._now)
+        until = next((b.since for a, b in pairwise(self.sets) if a == in_force), None)
         return tuple(
             signed
             for operator in in_force.operators
             for _, signed in sorted(self._newest.get(operator, {}).items(), reverse=True)
-            if signed.observation.clock >= in_force.since
+            if in_force.since <= signed.observation.clock and (until is None or signed.observation.clock < until)
         )
 
 
@@ -92,8 +123,16 @@ def verify_statements(vault_id: bytes, operators: Sequence[bytes], first: bytes,
     return a.operator
 
 
-def verify_evidence(rules: SolanaRules, first: bytes, second: bytes) -> bytes:
+def verify_evidence(
+    rules: SolanaRules, first: bytes, second: bytes, sets: Sequence[OperatorSet] | None = None
+) -> bytes:
     """The operator (20 bytes) that signed two heads for one number of the vault, from the two statements as they were published.
+
+    Args:
+        rules: of the vault.
+        first: a statement.
+        second: another one.
+        sets: who signs, from when on; None: as the settings say.
 
     Raises:
         Rejected: "no_equivocation", "malformed", "wrong_vault" and the other reasons of `observations.verify_equivocation`.
@@ -102,7 +141,8 @@ def verify_evidence(rules: SolanaRules, first: bytes, second: bytes) -> bytes:
     if a.observation.vault_id != rules.vault_id:
         raise Rejected("of another vault", got=a.observation.vault_id, expected=rules.vault_id, reason="wrong_vault")
     for signed in (a, b):  # a rotation may lie between the two
-        verify_observation(signed, rules.vault_id, get_operator_set(rules.sets, signed.observation.clock).operators)
+        in_force = get_operator_set(rules.sets if sets is None else sets, signed.observation.clock)
+        verify_observation(signed, rules.vault_id, in_force.operators)
     verify_equivocation(a, b, (a.operator,))
     return a.operator
 

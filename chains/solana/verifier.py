@@ -1,24 +1,26 @@
 """Binds one vault's configuration to the rules of the Solana family. No network, clock or disk.
 
-Program and operator sets come from the configuration, never from what is verified (style.md 4, habit 15). The first m observations are the
-checkpoint: they are of the set in force and of this vault, and there is no history before them that could be another.
+Program and first operator sets come from the configuration, never from what is verified (style.md 4, habit 15). The first m observations are
+the checkpoint: they are of the set in force and of this vault, and there is no history before them that could be another. Each later set is
+proven by the one before it (`rotation`) and is part of the trusted state from then on.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 from chains.base import Codec, Head, Point, Verifier
-from chains.solana import codec, observations, proofs
+from chains.solana import codec, observations, proofs, rotation
 from chains.solana.address import decode_key, encode_key
-from chains.solana.types import Attested, OperatorSet, Trusted
+from chains.solana.types import Attested, Handover, OperatorSet, Trusted
 from messages.canonical import decode_canonical, decode_hex, encode_canonical, encode_hex
 from messages.digests import compute_vault_id, verify_operators
 from messages.errors import Rejected
 from messages.ids import ChainId
-from messages.outbox import ProvenHead
+from messages.outbox import Fact, ProvenHead
 
 MAX_SETTINGS_BYTES = 16_384
 MAX_SETS = 64
@@ -37,8 +39,8 @@ class SolanaSettings:
 class SolanaRules:
     """What decides about claims of one vault.
 
-    vault: its state account, 32 bytes. sets: who signs, from when on. program: what owns the state account, 32 bytes; an operator signs
-    nothing about an account of another owner.
+    vault: its state account, 32 bytes. sets: who signs, from when on, as far as people say; later ones are proven. program: what owns the
+    state account, 32 bytes; an operator signs nothing about an account of another owner.
     """
 
     chain: str
@@ -50,6 +52,11 @@ class SolanaRules:
     def vault_id(self) -> bytes:
         """The vault id (protocol.md 2)."""
         return compute_vault_id(self.chain, self.vault)
+
+    def follow(self, proven: Sequence[Handover], more: Sequence[Handover] = (), clock: int = 0) -> rotation.Succession:
+        """The operator sets after handovers that were verified before and after others that were not; see `rotation.follow`."""
+        known = rotation.follow(self.vault_id, rotation.Succession(self.sets), proven)
+        return rotation.follow(self.vault_id, known, more, clock)
 
 
 def build_rules(chain: str, vault_account: bytes, settings: str) -> SolanaRules:
@@ -72,12 +79,24 @@ class SolanaVerifier(Verifier[Attested, Trusted, Attested, Attested]):
         self._rules = rules
 
     def verify_bootstrap(self, bootstrap: Attested, now: int) -> Trusted:
-        """See `observations.verify_first`."""
-        return observations.verify_first(self._rules.vault_id, self._rules.sets, bootstrap, now)
+        """See `observations.verify_first`, by the sets that the handovers of the bootstrap lead to; also as `rotation.follow`."""
+        known = self._rules.follow((), bootstrap.handovers)
+        trusted = observations.verify_first(self._rules.vault_id, known.sets, bootstrap, now)
+        return replace(trusted, handovers=known.handovers)
 
     def verify_update(self, trusted: Trusted, update: Attested, now: int) -> Trusted:
-        """See `observations.verify_update`."""
-        return observations.verify_update(trusted, self._rules.sets, update, now)
+        """See `observations.verify_update`, by the sets that are known and those that the handovers of the update lead to.
+
+        An update that is no newer and proves the next operators is a step too: all else stays. Rejected and Conflict also as `rotation.follow`.
+        """
+        known = self._rules.follow(trusted.handovers, update.handovers, trusted.clock)
+        bare = replace(trusted, handovers=())
+        if known.handovers != trusted.handovers:
+            stood = observations.verify_attested(self._rules.vault_id, known.sets, update)
+            if stood.slot <= trusted.slot and (stood.sequence != trusted.sequence or stood.head == trusted.head):
+                return replace(trusted, handovers=known.handovers)
+        after = observations.verify_update(bare, known.sets, update, now)
+        return replace(after, handovers=known.handovers)
 
     def verify_head(self, trusted: Trusted, head: Head, proof: Attested) -> ProvenHead:
         """See `proofs.verify_head`: the observations themselves are the evidence, and must be those of the trusted state.
@@ -88,10 +107,32 @@ class SolanaVerifier(Verifier[Attested, Trusted, Attested, Attested]):
             raise Rejected(
                 "not the number that counts", got=head.sequence, expected=trusted.sequence, reason="wrong_number"
             )
-        found = observations.verify_attested(self._rules.vault_id, self._rules.sets, proof)
-        if found != trusted:
+        sets = self._rules.follow(trusted.handovers).sets
+        found = observations.verify_attested(self._rules.vault_id, sets, proof)
+        if found != replace(trusted, handovers=()):
             raise Rejected("observations of another state", got=found.sequence, reason="wrong_evidence")
         return proofs.verify_head(trusted, head.head, codec.encode_attested(proof), chain=ChainId(self._rules.chain))
+
+    def verify_facts(self, trusted: Trusted, facts: Sequence[Fact]) -> None:
+        """See `rotation.verify_in_force`."""
+        rotation.verify_in_force(self._rules.follow(trusted.handovers).sets, facts, trusted.clock)
+
+    def make_succession(
+        self, trusted: Trusted, before: bytes, facts: Sequence[Fact], proof: Attested
+    ) -> Attested | None:
+        """See `Verifier.make_succession`: the same statements again, with the handovers that the facts make of them."""
+        known = self._rules.follow(trusted.handovers)
+        made = self._rules.follow(trusted.handovers, rotation.make_handovers(before, facts, proof), trusted.clock)
+        if made.handovers == known.handovers:
+            return None
+        new = tuple(handover for handover in made.handovers if handover not in known.handovers)
+        return replace(proof, handovers=new)
+
+    def add_known(self, trusted: Trusted, update: Attested) -> Attested:
+        """See `Verifier.add_known`: all handovers that are known, then those that only the update has."""
+        known = {rotation.get_set(handover.rotation) for handover in trusted.handovers}
+        more = (h for h in update.handovers if rotation.get_set(h.rotation) not in known)
+        return replace(update, handovers=(*trusted.handovers, *more))
 
     def get_point(self, trusted: Trusted) -> Point:
         """Slot, no hash (none is proven), and the lowest clock that m operators have seen."""

@@ -16,8 +16,14 @@ from chains.base import Accepted, Chain, Observer, Sighting, Unseen
 from messages.documents import decode_document
 from messages.errors import Conflict, Rejected
 from relayer.node import Node, Said
-from relayer.rules.quorum import MAX_STATE_BYTES, compute_observation_equivocation
+from relayer.rules.quorum import compute_observation_equivocation
 from relayer.rules.statements import Equivocation, SignedState
+
+TELL_EVERY_S = 300
+"""Seconds between two times that this operator says who the operators are: whoever joins late knows the first of them."""
+
+MAX_SAID_BYTES = 1_048_576
+"""Of a statement with what proves the operator sets; one about a state is far smaller."""
 
 MAX_HEARD_PER_OPERATOR = 64
 """Heads of an operator that wait for the facts that judge them; the lowest numbers are kept, because they are judged first."""
@@ -33,8 +39,11 @@ async def step(node: Node, vault_id: bytes) -> bool:
     judge_heard(node, vault_id)
     if chain.observer is None or node.store.is_halted(f"chain:{chain.chain_id}"):
         return False
-    if node.signer.operator not in node.get_committee().operators:
+    # after a rotation the one may know earlier than the other: facts of another vault, or what operators say of this one
+    counted = (*node.get_committee().operators, *chain.observer.get_operators(node.clock.now()))
+    if node.signer.operator not in counted:
         return False  # nobody would count it
+    await _tell_succession(node, chain, chain.observer)
     try:
         sighting = await chain.observer.observe(node.clock.now())
     except Unseen as error:
@@ -68,6 +77,15 @@ def is_due(node: Node, vault_id: bytes, sighting: Sighting) -> bool:
     return sighting.time - said.time >= period_s
 
 
+async def _tell_succession(node: Node, chain: Chain[Any, Any, Any, Any], observer: Observer) -> None:
+    """Say what proves the operators after the first, at once where it is new and again every so often."""
+    succession, now = observer.tell_succession(), node.clock.now()
+    last, at = node.told_successions.get(chain.vault_id, (b"", 0))
+    if succession and (succession != last or now - at >= TELL_EVERY_S):
+        node.told_successions[chain.vault_id] = succession, now
+        await node.publish("observation", SignedState(chain.vault_id, succession))
+
+
 async def _say(node: Node, chain: Chain[Any, Any, Any, Any], observer: Observer, sighting: Sighting) -> None:
     recorded = node.store.get_fact_head(chain.vault_id, sighting.sequence)
     if recorded is not None and recorded != sighting.head:
@@ -82,7 +100,9 @@ async def _say(node: Node, chain: Chain[Any, Any, Any, Any], observer: Observer,
     )
     node.record_journal_tip()
     statement = observer.encode_signed(sighting.claim, node.signer.operator, signature)
-    _take(node, chain, observer.accept(statement, node.clock.now()))
+    accepted = observer.accept(statement, node.clock.now())
+    assert accepted is not None  # it is about a state
+    _take(node, chain, accepted)
     node.said[chain.vault_id] = Said(sighting.sequence, sighting.head, sighting.height, sighting.time)
     node.log.debug("observed", chain=chain.chain_id, sequence=sighting.sequence, height=sighting.height)
     await node.publish("observation", SignedState(chain.vault_id, statement))
@@ -96,11 +116,14 @@ def accept(node: Node, body: bytes) -> Equivocation | None:
     Raises:
         Rejected: ``size``, ``malformed``, ``unknown_vault``, or what the family refuses: whoever sent it is to blame.
     """
-    said = decode_document(SignedState, body, max_bytes=MAX_STATE_BYTES)
+    said = decode_document(SignedState, body, max_bytes=MAX_SAID_BYTES)
     chain = node.chains.get(said.vault_id)
     if chain is None or chain.observer is None:
         raise Rejected("a statement about no vault that needs one", got=said.vault_id, reason="unknown_vault")
     accepted = chain.observer.accept(said.statement, node.clock.now())
+    if accepted is None:
+        node.watch_wakes[chain.vault_id].set()
+        return None
     _take(node, chain, accepted)
     if accepted.evidence is None:
         return None

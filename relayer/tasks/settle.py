@@ -137,4 +137,9 @@ def _make_evidence(node: Node, vault_id: bytes, height: int) -> Evidence:
     chain = node.chains[vault_id]
     # what operators said first is evidence like what they said later: no checkpoint holds it that everybody has
     claim = node.store.get_header_claim(chain.chain_id, height, may_bootstrap=chain.observer is not None)
+    known = node.store.get_trusted_at(chain.chain_id, height) if chain.observer is not None else None
+    if claim and known is not None:
+        # it stands alone: whoever joined late has to be led from the operators that people named to those that say this
+        update = chain.verifier.add_known(chain.codec.decode_trusted(known[1]), chain.codec.decode_update(claim))
+        claim = chain.codec.encode_update(update)
     return Evidence(vault_id, claim or b"", head.proof if head is not None else b"")

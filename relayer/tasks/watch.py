@@ -12,6 +12,7 @@ from typing import Any
 
 from chains.base import (
     FAR,
+    FORMER_SET,
     Chain,
     Collected,
     Head,
@@ -99,7 +100,8 @@ async def _look(node: Node, vault_id: bytes) -> bool:
     except Unavailable as error:
         # The headers are verified whatever the packets do: an outage of packets must not let the light client expire.
         is_far = error.reason == FAR
-        if headers and (is_far or _are_worth_recording(headers, base, point)):
+        is_unsound = error.reason == FORMER_SET  # whoever says so was no operator any more: not even the time counts
+        if headers and not is_unsound and (is_far or _are_worth_recording(headers, base, point)):
             node.store.record_headers(chain.chain_id, headers)
             node.trusted[chain.chain_id] = trusted
         if is_far:
@@ -115,7 +117,6 @@ async def _look(node: Node, vault_id: bytes) -> bool:
     ):
         return False  # the next look begins at the same recorded state: what is on record always leads from one step to the next
     record(node, chain, headers, point, collected)
-    node.trusted[chain.chain_id] = trusted
     return True
 
 
@@ -167,8 +168,8 @@ async def collect_here_or_from_peers(
     try:
         collected = await collect(replace(chain, reader=own), trusted, cursor, from_height)
     except Unavailable as error:
-        if error.reason == FAR:
-            raise  # `catch_up` goes there
+        if error.reason in (FAR, FORMER_SET):
+            raise  # `catch_up` goes there; what is missing otherwise are no packets
         held = node.peer_packets.get(chain.vault_id, {})
         if cursor.sequence + 1 in held:
             peers = PeerReader(own, held)
@@ -212,6 +213,7 @@ async def catch_up(node: Node, chain: Chain[Any, Any, Any, Any], trusted: Any) -
                 return False
             if node.store.get_cursor(vault_id) != cursor:
                 return True  # the evidence of a proposal was faster while we waited: nobody's fault, look again
+            chain.verifier.verify_facts(trusted, part.facts)
             if part.head == traced.head:
                 record(node, chain, (), point, part)
             else:
@@ -280,13 +282,14 @@ def record(
     Facts that break conservation halt the node: they are true, so something is deeply wrong and a human must look.
     """
     vault_id = chain.vault_id
+    headers = [*headers, *_make_succession(node, chain, headers, collected)]
     state, snapshots = node.states.compute_after(vault_id, collected.facts)
     proof = chain.codec.encode_proof(collected.proof)
     head = HeadRecord(vault_id, point, collected.head.sequence, collected.head.head, proof)
     node.store.record_collected(chain.chain_id, headers, head, collected.facts, snapshots)
     node.states.record(vault_id, state)
     if headers:
-        node.trusted.pop(chain.chain_id, None)
+        node.trusted[chain.chain_id] = chain.codec.decode_trusted(headers[-1].trusted)
     held = node.peer_packets.get(vault_id)
     if held:
         node.peer_packets[vault_id] = {s: c for s, c in held.items() if s > collected.head.sequence}
@@ -299,6 +302,22 @@ def record(
     node.verify_worth()
     node.settle_wake.set()
     node.submit_wake.set()
+
+
+def _make_succession(
+    node: Node, chain: Chain[Any, Any, Any, Any], headers: Sequence[HeaderRecord], collected: Collected[Any]
+) -> list[HeaderRecord]:
+    """The step by which facts that are about to be recorded change who is believed, to be recorded with them: none is lost in between."""
+    if not collected.facts or chain.observer is None:
+        return []
+    trusted = chain.codec.decode_trusted(headers[-1].trusted) if headers else get_newest_trusted(node, chain)
+    before = node.store.get_cursor(chain.vault_id).head
+    update = chain.verifier.make_succession(trusted, before, collected.facts, collected.proof)
+    if update is None:
+        return []
+    after = chain.verifier.verify_update(trusted, update, node.clock.now())
+    node.log.info("next operators", chain=chain.chain_id, upto=collected.head.sequence)
+    return [_make_header(chain, "update", chain.codec.encode_update(update), after)]
 
 
 def record_part(node: Node, vault_id: bytes, collected: Collected[Any]) -> None:

@@ -40,8 +40,12 @@ SLOT_S = 0.4
 class Net:
     """A Solana vault and a toy vault, some of four operators, one virtual clock, one bus. Use as ``async with``."""
 
+    delay_s = 86_400
+
     def __init__(self, folder, *, honest=4, faults=None, timing=None):
         self.folder, self.honest, self.timing = folder, honest, timing or Timing(poll_s=2.0)
+        self.keys = list(OPERATOR_KEYS)
+        self.planner = ToyPlanner()
         manual = ManualClock(START + 60)
         self.network = net = SimSolana("sim-1", manual)
         self.user_key = net.make_key("user")
@@ -49,7 +53,7 @@ class Net:
         self.asset = net.create_mint(6)
         net.mint_to(self.asset, self.user, CAP)
         net.mine()
-        vault = net.create_vault(self.user_key, OPERATORS, 3, self.user, 86_400, {self.asset: (CAP, CAP, CAP)})
+        vault = net.create_vault(self.user_key, OPERATORS, 3, self.user, self.delay_s, {self.asset: (CAP, CAP, CAP)})
         self.calls = client.Vault(net.program, Pubkey.from_bytes(vault))
         self.payer = Pubkey.from_bytes(self.user)
         net.send(
@@ -60,8 +64,9 @@ class Net:
         net.clock = self.clock.now
         self.bus = MemoryBus(faults, 1)
         self.clock.sources.append(self.bus.flush)
-        solana = make_vault(0, family="solana", chain=net.chain, account=vault, treasurer=self.user, caps=())
-        toy = make_vault(1)
+        terms = {"family": "solana", "chain": net.chain, "account": vault, "treasurer": self.user, "caps": ()}
+        solana = make_vault(0, delay_s=self.delay_s, **terms)
+        toy = make_vault(1, delay_s=self.delay_s)
         self.toy = ToyChain(toy)
         self.parameters = make_parameters(sorted((solana, toy), key=lambda v: v.chain), patience_s=30)
         self.sets = (OperatorSet(0, OPERATORS, 3),)
@@ -81,12 +86,12 @@ class Net:
             name=f"node{i}",
             store_path=self.folder / f"node{i}.db",
             journal_path=journal,
-            operator_key=Secret(OPERATOR_KEYS[i] if i < 4 else make_key("no operator")),
+            operator_key=Secret(self.keys[i] if i < len(self.keys) else make_key("no operator")),
             parameters=self.parameters,
             chains=[self.make_chain(i), make_toy_chain(self.toy, f"account{i}", self.clock)],
             clock=self.clock,
             gossip=self.bus.connect(f"node{i}"),
-            planner=ToyPlanner(),
+            planner=self.planner,
             timing=self.timing,
             log=make_logger(level="error"),
         )
