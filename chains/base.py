@@ -231,9 +231,14 @@ class Verifier(ABC, Generic[BootstrapT, TrustedT, UpdateT, ProofT]):
         return None
 
     def add_known(self, trusted: TrustedT, update: UpdateT) -> UpdateT:
-        """An update that stands alone: with what is known at ``trusted`` of who may be believed."""
+        """An update that stands alone, for those who know less: with what is known at ``trusted`` of who may be believed."""
         del trusted
         return update
+
+    def verify_alone(self, trusted: TrustedT | None, claim: BootstrapT, now: int) -> TrustedT:
+        """As `verify_bootstrap`, a claim that stands alone, beside what is known at ``trusted`` already: it may not contradict that."""
+        del trusted
+        return self.verify_bootstrap(claim, now)
 
 
 class Codec(ABC, Generic[BootstrapT, TrustedT, UpdateT, ProofT]):

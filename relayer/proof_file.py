@@ -192,8 +192,10 @@ def verify_proof(proof: ProofFile, judge: Judge, now: int) -> VerifiedFact:
     )
 
 
-def verify_step(judge: Judge, trusted: Any, step: ProofStep, now: int, name: str) -> Any:
+def verify_step(judge: Judge, trusted: Any, step: ProofStep, now: int, name: str, *, beside: Any = None) -> Any:
     """Return the light-client state after a claim: a bootstrap where ``trusted`` is None, an update otherwise.
+
+    ``beside``: a state that a bootstrap may not contradict (`Verifier.verify_alone`).
 
     Raises:
         Rejected, Conflict: as the verifier says; "wrong_header" if the claim leads to a header of another time. Source: ``name``.
@@ -201,7 +203,7 @@ def verify_step(judge: Judge, trusted: Any, step: ProofStep, now: int, name: str
     at = min(now, step.time + judge.statement_s)
     try:
         if trusted is None:
-            after = judge.verifier.verify_bootstrap(judge.codec.decode_bootstrap(step.claim), at)
+            after = judge.verifier.verify_alone(beside, judge.codec.decode_bootstrap(step.claim), at)
         else:
             after = judge.verifier.verify_update(trusted, judge.codec.decode_update(step.claim), at)
         got = judge.verifier.get_point(after).time

@@ -387,11 +387,8 @@ class Replay:
             raise Rejected("a cut entry without evidence", got=entry.height, reason="no_evidence")
         if not any(entry.header_hash):
             # No header says which state this is: what m operators said is in the proposal itself, and stands alone.
-            update = codec.decode_bootstrap(evidence.update)
-            if chain.newest is not None:
-                update = verifier.add_known(chain.newest, update)
-            step = ProofStep(entry.time, codec.encode_bootstrap(update))
-            trusted = verify_step(chain.judge, None, step, self._now or 0, "evidence")
+            step = ProofStep(entry.time, evidence.update)
+            trusted = verify_step(chain.judge, None, step, self._now or 0, "evidence", beside=chain.newest)
         else:
             trusted = chain.trusted.get(entry.height) if point == claimed else None
         if trusted is None:

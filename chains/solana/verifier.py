@@ -80,9 +80,14 @@ class SolanaVerifier(Verifier[Attested, Trusted, Attested, Attested]):
 
     def verify_bootstrap(self, bootstrap: Attested, now: int) -> Trusted:
         """See `observations.verify_first`, by the sets that the handovers of the bootstrap lead to; also as `rotation.follow`."""
-        known = self._rules.follow((), bootstrap.handovers)
-        trusted = observations.verify_first(self._rules.vault_id, known.sets, bootstrap, now)
-        return replace(trusted, handovers=known.handovers)
+        return self.verify_alone(None, bootstrap, now)
+
+    def verify_alone(self, trusted: Trusted | None, claim: Attested, now: int) -> Trusted:
+        """See `Verifier.verify_alone`: operators that are in force already are replaced by nobody."""
+        proven, clock = ((), 0) if trusted is None else (trusted.handovers, trusted.clock)
+        known = self._rules.follow(proven, claim.handovers, clock)
+        after = observations.verify_first(self._rules.vault_id, known.sets, claim, now)
+        return replace(after, handovers=known.handovers)
 
     def verify_update(self, trusted: Trusted, update: Attested, now: int) -> Trusted:
         """See `observations.verify_update`, by the sets that are known and those that the handovers of the update lead to.

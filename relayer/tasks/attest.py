@@ -374,10 +374,8 @@ async def _verify_said_entry(node: Node, chain: Chain[Any, Any, Any, Any], entry
         raise Rejected("this chain is halted here: only states on record count", reason="halted")
     if not evidence.update:
         raise Unavailable(f"nothing to verify a state of {chain.chain_id} by", got=entry.height, reason="no_base")
-    update, own = chain.codec.decode_bootstrap(evidence.update), watch.get_newest_trusted(node, chain)
-    if own is not None:
-        update = chain.verifier.add_known(own, update)
-    said = chain.verifier.verify_bootstrap(update, node.clock.now())
+    own, claim = watch.get_newest_trusted(node, chain), chain.codec.decode_bootstrap(evidence.update)
+    said = chain.verifier.verify_alone(own, claim, node.clock.now())
     point = chain.verifier.get_point(said)
     if (point.height, point.header_hash, point.time) != (entry.height, entry.header_hash, entry.time):
         raise _bad_entry(entry, point)
