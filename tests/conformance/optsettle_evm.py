@@ -1,54 +1,27 @@
-"""Vectors of optsettle that concern the EVM vault, run on its committed bytecode.
+"""Vectors of optsettle that concern the EVM vault, run on its committed bytecode; see `optsettle_vault`.
 
-`discover_traces`: the histories of family "evm" in traces.json, step by step and then the whole final state.
-`discover_recv`: recv_cases and creation_cases of bytes.json, each on a fresh vault.
-Called by `tests/conformance/kinds/optsettle.py` and by `tests/contracts`.
+The histories of family "evm", and recv_cases and creation_cases that were made for it, each on a fresh vault.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from messages.packet import Packet, Payload
-from tests.conformance.case import Case
+from tests.conformance.optsettle_vault import (
+    RICH,
+    Json,
+    Offer,
+    Runner,
+    Trade,
+    VaultTrace,
+    drop_zeros,
+    get_creation,
+    make_packet,
+    read_caps,
+)
 from tests.contracts.harness import Reverted
-from tests.contracts.vault_world import HOUSE, INSURANCE, World
-
-Json = Any
-
-RICH = 2**120  # callers hold what they deposit
-
-
-def _read_files(folder: Path, section: str) -> Iterator[tuple[str, Json]]:
-    """Yield (file name, content) of every JSON object in ``folder`` that has ``section``."""
-    for path in sorted(folder.glob("*.json")):
-        record = json.loads(path.read_text())
-        if isinstance(record, dict) and section in record:
-            yield path.name, record
-
-
-def discover_traces(folder: Path) -> Iterator[Case]:
-    """Yield one case per trace of family "evm" in the files of ``folder``."""
-    for name, record in _read_files(folder, "traces"):
-        for trace in record["traces"]:
-            if trace["family"] == "evm":
-                yield Case("optsettle", f"{name} {trace['id']}", partial(_run_trace, record, trace))
-
-
-def discover_recv(folder: Path) -> Iterator[Case]:
-    """Yield one case per recv_case and creation_case in the files of ``folder``."""
-    for name, record in _read_files(folder, "recv_setup"):
-        setup = record["recv_setup"]
-        if setup["family"] != "evm":
-            continue
-        for i, case in enumerate(record.get("recv_cases", [])):
-            yield Case("optsettle", f"{name} recv_cases[{i}] {case['why']}", partial(_run_recv, setup, case))
-        for i, case in enumerate(record.get("creation_cases", [])):
-            yield Case("optsettle", f"{name} creation_cases[{i}]", partial(_run_creation, setup, case))
+from tests.contracts.vault_world import World
 
 
 def _get_chain_id(caip2: str) -> int:
@@ -58,32 +31,9 @@ def _get_chain_id(caip2: str) -> int:
 # ---- recv_cases and creation_cases ------------------------------------------------------------------------------------
 
 
-def _make_packet(client: str, given: Json) -> Packet:
-    """Return the packet of a recv step: what is not named has its right value (README of the vectors, 3)."""
-    payload = Payload(
-        given.get("source_port", "optsettle"),
-        given.get("destination_port", "optsettle"),
-        given.get("version", "optsettle-1"),
-        given.get("encoding", "application/x-solidity-abi"),
-        bytes.fromhex(given["value"]),
-    )
-    return Packet(
-        given["sequence"],
-        given.get("source_client", client),
-        given.get("destination_client", "optsettle-clearing"),
-        given["timeout"],
-        (payload,) * given.get("payload_count", 1),
-    )
-
-
-def _create(setup: Json, caps: Mapping[bytes, list[int]]) -> World:
+def _create(setup: Json, caps: Mapping[bytes, Sequence[int]]) -> World:
     world = World(
-        operators=[bytes.fromhex(o) for o in setup["operators"]],
-        threshold=setup["threshold"],
-        treasurer=bytes.fromhex(setup["treasurer"]),
-        caps=caps,
-        delay=setup["delay"],
-        time=setup["time"],
+        **get_creation(setup, caps),
         at=bytes.fromhex(setup["vault_account"])[12:],
         chain_id=_get_chain_id(setup["caip2"]),
     )
@@ -100,10 +50,10 @@ def _compare_revert(why: Reverted, word: str | None) -> None:
     assert why.reason in {word, ""}, f"reverted ({why.reason}), expected revert {word}"
 
 
-def _run_recv(setup: Json, case: Json) -> None:
+def _run_recv(setup: Json, _: Sequence[bytes], case: Json) -> None:
     world = _create(setup, {})
     world.set_time(case["t"])
-    packet = _make_packet(world.client, case["packet"])
+    packet = make_packet(world.client, case["packet"])
     signatures = [bytes.fromhex(s) for s in case["signatures"]]
     verdict, _, word = case["expect"].partition(" ")
     try:
@@ -117,9 +67,8 @@ def _run_recv(setup: Json, case: Json) -> None:
 
 
 def _run_creation(setup: Json, case: Json) -> None:
-    caps = {bytes.fromhex(a): [int(n) for n in numbers] for a, numbers in case["caps"].items()}
     try:
-        _create({**setup, **case}, caps)
+        _create({**setup, **case}, read_caps(case["caps"]))
     except Reverted:
         assert case["expect"] == "revert", "creation reverted"
     else:
@@ -129,44 +78,13 @@ def _run_creation(setup: Json, case: Json) -> None:
 # ---- traces -----------------------------------------------------------------------------------------------------------
 
 
-class _Names(dict[bytes, str]):
-    """Names of ids; what has none is called by its hex."""
+class _Trace(VaultTrace):
+    """One trace on a World of its own."""
 
-    def __missing__(self, key: bytes) -> str:
-        return key.hex()
+    family = "evm"
 
-
-class _Trace:
-    """One trace: names of the vectors on a World of its own."""
-
-    def __init__(self, record: Json, trace: Json) -> None:
-        family = record["families"]["evm"]
-        self.steps, self.final, setup = trace["steps"], trace["final"], trace["setup"]
-        self.accounts = {name: bytes.fromhex(a["id"]) for name, a in family["accounts"].items()}
-        self.assets = {name: bytes.fromhex(a) for name, a in family["assets"].items()}
-        self.series = {name: bytes.fromhex(s["id"]) for name, s in record["series"].items()}
-        self.dues = {name: bytes.fromhex(d) for name, d in record["dues"].items()}
-        self.definitions = record["series"]
-        self.operators = {name: bytes.fromhex(o["address"]) for name, o in record["operators"].items()}
-        self.ids = {
-            "HOUSE": HOUSE,
-            "INSURANCE": INSURANCE,
-            **self.accounts,
-            **self.assets,
-            **self.series,
-            **self.dues,
-        }
-        self.trade_keys: set[tuple[bytes, int, int]] = set()
-        self.world = World(
-            operators=[self.operators[o] for o in setup["operators"]],
-            threshold=setup["threshold"],
-            treasurer=self.accounts["treasurer"],
-            caps={self.assets[a]: [int(n) for n in numbers] for a, numbers in setup["caps"].items()},
-            delay=setup["delay"],
-            time=setup["time"],
-            deployer=self.accounts["deployer"][12:],
-            chain_id=_get_chain_id(family["caip2"]),
-        )
+    def make_world(self, record: Json, family: Json, creation: dict[str, Any]) -> None:
+        self.world = World(**creation, deployer=self.accounts["deployer"][12:], chain_id=_get_chain_id(family["caip2"]))
         assert self.world.vault_id.hex() == family["vault_id"]
         # a token that delivers less only where the trace asks for one
         is_short = any("arrived" in step["args"] for step in self.steps)
@@ -175,9 +93,6 @@ class _Trace:
             assert asset == expected
             for owner in {s["by"] for s in self.steps if s["call"] == "deposit" and s["args"]["asset"] == name}:
                 self.world.fund(asset, self.accounts[owner][12:], RICH)
-
-    def get_id(self, name: str) -> bytes:
-        return self.ids[name] if name in self.ids else bytes.fromhex(name)
 
     def get_args(self, call: str, args: Json) -> list[object]:
         """Return the arguments of the contract's function of the same name."""
@@ -227,7 +142,7 @@ class _Trace:
             token.write("set_fee", int(args["amount"]) - int(args["arrived"]), by=by)
         try:
             if call == "recv":
-                packet = _make_packet(world.client, args)
+                packet = make_packet(world.client, args)
                 out = world.bring(packet, [bytes.fromhex(s) for s in args["signatures"]], by)
             else:
                 out = world.write(call, *self.get_args(call, args), by=by)
@@ -237,39 +152,26 @@ class _Trace:
         finally:
             if "arrived" in args:
                 token.write("set_fee", 0, by=by)
-        assert "revert" not in step, f"accepted, expected revert {step.get('revert')}"
-        if call == "take":
-            taker = HOUSE if args.get("for_house") else self.get_id(step["by"])
-            self.trade_keys.add((taker, args["offer"], args["nonce"]))
-        assert (out.out.hex() if out.out is not None else None) == step["out"]
-        assert world.get_head().hex() == step["head"]
-        value = out.value.hex() if isinstance(out.value, bytes) else out.value
-        assert value == step["value"], f"returned {value}, expected {step['value']}"
+        self.compare_outcome(step, out, world.get_head())
 
     # ---- the final state ----
 
     def read_final(self) -> Json:
-        """Return the state of the contract in the words of the vectors: everything that a getter shows."""
-        read, names = self.world.vault.read, _Names({v: k for k, v in self.ids.items()})
-        holders = {"HOUSE": HOUSE, "INSURANCE": INSURANCE, **self.accounts}
-        for table in ("free", "claimable", "position"):  # accounts that have no name
-            holders |= {a: bytes.fromhex(a) for a in self.final[table] if a not in holders}
-        kinds = {**self.series, **self.dues}
+        read, names, holders = self.world.vault.read, self.get_names(), self.get_holders()
 
         def get_table(getter: str, mapping: str, columns: Mapping[str, bytes]) -> Json:
             # empty slots are seen at once; the getter is asked for the others, which saves most of the time
-            rows = {
-                a: {c: read(getter, i, j) for c, j in columns.items() if self.world.get_entry(mapping, i, j)}
-                for a, i in holders.items()
-            }
-            kept = {a: {c: str(n) for c, n in row.items() if n} for a, row in rows.items()}
-            return {a: row for a, row in kept.items() if row}
+            return drop_zeros(
+                {
+                    a: {c: read(getter, i, j) for c, j in columns.items() if self.world.get_entry(mapping, i, j)}
+                    for a, i in holders.items()
+                }
+            )
 
         threshold, _, paused, epoch, pending_at, pending_threshold, unpause_at, pause_used = read("get_control")
-        operator_names = _Names({v: k for k, v in self.operators.items()})
 
         def get_operators(pending: bool) -> list[str]:
-            return [operator_names[bytes.fromhex(o[2:])] for o in read("get_operators", pending)]
+            return self.name_operators([bytes.fromhex(o[2:]) for o in read("get_operators", pending)])
 
         operators = get_operators(False)
         caps = {name: read("get_caps", asset) for name, asset in self.assets.items()}
@@ -290,7 +192,7 @@ class _Trace:
             "accepted_at": read("accepted_at"),
             "free": get_table("free", "balances", self.assets),
             "claimable": get_table("claimable", "balances", self.assets),
-            "position": get_table("position", "position", kinds),
+            "position": get_table("position", "position", self.kinds),
             "series": sorted(
                 name
                 for name, i in self.series.items()
@@ -300,7 +202,7 @@ class _Trace:
                 name for name, i in self.dues.items() if self.world.get_entry("series", i) and read("is_due", i)
             ),
             "denoms": [],
-            "offers": self.read_offers(names),
+            "offers": self.read_offers(names, read("offer_count")),
             "offer_count": read("offer_count"),
             "trades": self.read_trades(names),
             "decided_upto": read("decided_upto"),
@@ -325,47 +227,15 @@ class _Trace:
             "windows": windows,
         }
 
-    def read_offers(self, names: Mapping[bytes, str]) -> Json:
-        offers: Json = {}
-        for number in range(1, self.world.vault.read("offer_count") + 1):
-            o = self.world.vault.read("get_offer", number)
-            maker, side, series, asset, quantity, left, premium, valid_until, _, cancelled = o
-            if cancelled or not left:
-                continue
-            offers[str(number)] = {
-                "maker": names[maker],
-                "side": side,
-                "series": names[series],
-                "asset": names[asset],
-                "quantity": str(quantity),
-                "left": str(left),
-                "premium_per_contract": str(premium),
-                "valid_until": valid_until,
-            }
-        return offers
+    def get_offer(self, number: int) -> Offer:
+        maker, side, series, asset, quantity, left, premium, valid_until, _, cancelled = self.world.vault.read(
+            "get_offer", number
+        )
+        return Offer(maker, side, series, asset, quantity, left, premium, valid_until, cancelled)
 
-    def read_trades(self, names: Mapping[bytes, str]) -> Json:
-        trades: Json = {}
-        for taker, number, nonce in self.trade_keys:
-            trade_id, quantity, cost, packet_number = self.world.vault.read("get_trade", taker, number, nonce)
-            if not packet_number:
-                continue
-            maker, side, series, asset, _, _, _, valid_until, _, _ = self.world.vault.read("get_offer", number)
-            buyer, seller = (maker, taker) if side == 0 else (taker, maker)
-            trades[trade_id.hex()] = {
-                "taker": names[taker],
-                "offer": number,
-                "nonce": nonce,
-                "buyer": names[buyer],
-                "seller": names[seller],
-                "series": names[series],
-                "asset": names[asset],
-                "quantity": str(quantity),
-                "cost": str(cost),
-                "valid_until": valid_until,
-                "number": packet_number,
-            }
-        return trades
+    def get_trade(self, taker: bytes, offer: int, nonce: int) -> Trade | None:
+        trade = Trade(*self.world.vault.read("get_trade", taker, offer, nonce))
+        return trade if trade.number else None
 
     def read_requests(self, holders: Mapping[str, bytes]) -> Json:
         requests: Json = {}
@@ -383,19 +253,4 @@ class _Trace:
         return requests
 
 
-def _sort(record: Json) -> Json:
-    """Return the final state with its unordered lists sorted."""
-    return {k: sorted(v) if k in ("series", "dues", "denoms", "pause_used") else v for k, v in record.items()}
-
-
-def _run_trace(record: Json, trace: Json) -> None:
-    run = _Trace(record, trace)
-    for i, step in enumerate(run.steps):
-        try:
-            run.run_step(step)
-        except AssertionError as error:
-            raise AssertionError(f"step {i} {step['call']} by {step['by']}: {error}") from error
-    got, expected = _sort(run.read_final()), _sort(run.final)
-    assert got.keys() == expected.keys()
-    for key, value in expected.items():
-        assert got[key] == value, f"final {key}: {got[key]}, expected {value}"
+RUNNER = Runner("evm", "", _Trace, _run_recv, _run_creation, takes_foreign=False)

@@ -32,10 +32,10 @@ from messages.errors import Rejected
 from messages.hashing import keccak256
 from messages.ids import HOUSE, INSURANCE, compute_denom_asset, compute_due_id
 from messages.outbox import compute_next_head
-from messages.packet import Packet, Payload, compute_commitment
+from messages.packet import Packet, compute_commitment
 from tests.conformance.case import Case, SkippedError
+from tests.conformance.optsettle_vault import KIND, make_packet
 
-KIND = "optsettle"
 RUNNERS = {
     "evm": "tests.conformance.optsettle_evm",
     "cosmos": "tests.conformance.optsettle_cosmos",
@@ -57,9 +57,9 @@ MALFORMED = "malformed"
 def discover(folder: Path) -> Iterator[Case]:
     """Yield the cases that run in process, then those that need a vault."""
     yield from discover_in_process(folder)
-    for runner in map(importlib.import_module, RUNNERS.values()):
-        yield from runner.discover_traces(folder)
-        yield from runner.discover_recv(folder)
+    for module in map(importlib.import_module, RUNNERS.values()):
+        yield from module.RUNNER.discover_traces(folder)
+        yield from module.RUNNER.discover_recv(folder)
     for _, name, data in _read_files(folder):
         for trace in data.get("traces", []):
             if trace["family"] not in RUNNERS:
@@ -267,22 +267,8 @@ def _check_recv(setup: dict[str, Any], entry: dict[str, Any]) -> None:
 
 
 def _read_recv_packet(setup: dict[str, Any], entry: dict[str, Any]) -> Packet:
-    given = entry["packet"]
     vault_id = compute_vault_id(setup["caip2"], _hex(setup["vault_account"]))
-    payload = Payload(
-        given.get("source_port", b.PORT),
-        given.get("destination_port", b.PORT),
-        given.get("version", b.VERSION),
-        given.get("encoding", b.ENCODING),
-        _hex(given["value"]),
-    )
-    return Packet(
-        given["sequence"],
-        given.get("source_client", get_vault_client(vault_id)),
-        given.get("destination_client", b.CLEARING_CLIENT),
-        given["timeout"],
-        (payload,) * given.get("payload_count", 1),
-    )
+    return make_packet(get_vault_client(vault_id), entry["packet"])
 
 
 def _foresee(setup: dict[str, Any], entry: dict[str, Any]) -> str:
