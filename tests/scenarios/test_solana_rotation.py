@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
-from chains.solana.codec import decode_attested, decode_trusted
-from messages.bodies import RotateOperators, encode_body, make_inbox_packet
+import json
+from dataclasses import replace
+
+from chains.registry import make_solana_sim_config
+from chains.solana.codec import decode_attested, decode_trusted, encode_attested
+from chains.solana.types import OperatorSet
+from messages.bodies import EVM_LIMITS, RotateOperators, encode_body, make_inbox_packet
+from messages.canonical import encode_canonical
 from messages.digests import get_address
 from messages.documents import Plan, PlannedPacket
+from relayer.commands import proofs
+from relayer.commands.proofs import prove_fact, replay_store, verify_file
+from relayer.commands.view import ReadOnlyStore, View
+from relayer.proof_file import Anchor, Judge, decode_proof_file, encode_proof_file
 from relayer.rules.plan import PlanResult
 from tests.builders import OPERATOR_KEYS, OPERATORS, TREASURER, make_key
-from tests.fakes import ToyPlanner
+from tests.fakes import ToyCodec, ToyPlanner, ToyVerifier
 from tests.scenarios.test_solana_committee import Net
 
-DELAY_S = 300
+DELAY_S = 60
+LIFETIME_S = 120
 JOINING = [make_key("joining 1"), make_key("joining 2")]
 
 
@@ -35,11 +46,11 @@ class RotatingPlanner(ToyPlanner):
             if entry.vault_id in busy:
                 continue
             epoch, effective, operators = self.wanted
-            if effective < entry.time + 600 + DELAY_S:
+            if effective < entry.time + LIFETIME_S + DELAY_S:
                 packets += rest
                 continue
             body = RotateOperators(epoch, 3, effective, self.treasurers[entry.vault_id], operators)
-            packet = make_inbox_packet(entry.vault_id, state.inbox_sequence + 1, entry.time + 600, body)
+            packet = make_inbox_packet(entry.vault_id, state.inbox_sequence + 1, entry.time + LIFETIME_S, body)
             packets.append(
                 PlannedPacket(
                     entry.vault_id,
@@ -68,7 +79,7 @@ class Rotating(Net):
         self.keys += JOINING
         self.planner = RotatingPlanner({self.vault_id: self.user, self.toy.vault_id: TREASURER})
 
-    async def rotate(self, keys, *, epoch=1, wait_s=1_200):
+    async def rotate(self, keys, *, epoch=1, wait_s=300):
         """Have the committee bring a rotation to both vaults; returns its instant."""
         operators = tuple(sorted(get_address(key) for key in keys))
         instant = self.clock.now() + wait_s
@@ -122,3 +133,164 @@ async def test_the_next_set_settles_with_no_edit_of_settings(tmp_path):
             assert not node.store.get_halts()
             assert not node.store.get_evidence()
         assert done
+
+
+async def test_whoever_joins_late_walks_from_the_first_set_over_two_rotations(tmp_path):
+    """A node with an empty store and settings of the first set; another that slept over both rotations; and all at once anew."""
+    async with Rotating(tmp_path) as net:
+        for i in (4, 5):
+            net.start(i)
+        net.deposit(1_000)
+        await net.run_until(net.has_facts(1))
+        await net.kill(3)
+        first = await net.rotate(NEW_KEYS)
+        await net.pass_to(first + 30)
+        back = tuple(sorted([*OPERATOR_KEYS[1:3], *JOINING], key=get_address))
+        second = await net.rotate(back, epoch=2)
+        await net.pass_to(second + 30)
+        await net.kill(0)
+        for i in (3, 6):  # 6 is nobody's key: its store is empty
+            net.start(i)
+        net.deposit(500)
+        await net.run_until(net.has_facts(4), 600)
+        for i, service in net.services.items():
+            assert net.get_free(service.node) == 1_500
+            handovers = net.get_trusted(i).handovers
+            assert [h.rotation.effective for h in handovers] == [first, second]
+            head = service.node.store.get_head(net.vault_id)
+            assert {s.operator for s in decode_attested(head.proof).observations} <= {get_address(k) for k in back}
+            assert not service.node.store.get_halts()
+        for i in list(net.services):
+            await net.kill(i)
+        for i in (1, 2, 4, 5):  # nothing was kept in memory, and nobody else is there to tell it
+            net.start(i)
+        net.request(300)
+        await net.run_until(lambda node: net.get_free(node) == 1_200, 400)
+
+
+async def test_those_who_left_are_believed_by_nobody_and_those_who_come_not_before(tmp_path):
+    async with Rotating(tmp_path) as net:
+        for i in (4, 5):
+            net.start(i)
+        net.deposit(1_000)
+        await net.run_until(net.has_facts(1))
+        instant = await net.rotate(NEW_KEYS)
+        sequence = net.read_state().outbox_sequence
+        forged = bytes([7]) * 32
+        await net.pass_to(instant - 40)
+        for key in NEW_KEYS:  # too early: m of the next set, and none of them in force
+            net.lie(sequence + 1, forged, key=key)
+        await net.pass_to(instant + 30)
+        for _ in range(4):  # too late: m of the former set, and none of them in force
+            for n, key in enumerate(OPERATOR_KEYS):
+                net.lie(sequence + 1 + n, forged, key=key, clock=net.clock.now() - 5)
+            await net.pass_time(6)
+        await net.pass_time(40)
+        for service in net.services.values():
+            assert service.node.store.get_cursor(net.vault_id).sequence == sequence
+            assert not service.node.store.get_halts()
+            assert service.node.get_proven_times()[net.vault_id] >= instant
+
+
+async def test_keys_in_quarantine_say_what_they_read_over_the_instant(tmp_path):
+    """One who stays and one who comes lost their journals: they sign no packets, and what they read still counts."""
+    async with Rotating(tmp_path) as net:
+        for i in (4, 5):
+            net.start(i)
+        net.deposit(1_000)
+        await net.run_until(net.has_facts(1))
+        instant = await net.rotate(NEW_KEYS)
+        for i in (2, 4):
+            net.services[i].node.signer.journal.record_quarantine(net.clock.now(), "test")
+        await net.pass_to(instant + 30)
+        await net.kill(0)
+        await net.kill(1)
+        await net.kill(5)  # three of the next set are left, two of them in quarantine
+        net.deposit(500)
+        await net.run_until(net.has_facts(3), 120)
+        assert {net.get_free(s.node) for s in net.services.values()} == {1_500}
+
+
+async def test_an_operator_whose_settings_name_both_sets_by_hand_goes_along(tmp_path):
+    async with Rotating(tmp_path) as net:
+        for i in (4, 5):
+            net.start(i)
+        net.deposit(1_000)
+        await net.run_until(net.has_facts(1))
+        instant = await net.rotate(NEW_KEYS)
+        await net.kill(2)
+        first = net.sets
+        net.sets = (*first, OperatorSet(instant, NEW, 3))
+        net.start(2)
+        net.sets = first
+        await net.pass_to(instant + 30)
+        net.deposit(500)
+        net.request(300)
+        await net.run_until(lambda node: net.get_free(node) == 1_200, 300)
+        assert not any(s.node.store.get_halts() for s in net.services.values())
+
+
+async def test_what_is_proven_after_a_rotation_is_proven_to_others_from_the_first_set_alone(tmp_path, monkeypatch):
+    async with Rotating(tmp_path) as net:
+        for i in (4, 5):
+            net.start(i)
+        net.deposit(1_000)
+        await net.run_until(net.has_facts(1))
+        instant = await net.rotate(NEW_KEYS)
+        await net.pass_to(instant + 30)
+        net.deposit(500)
+        net.request(300)
+        await net.run_until(lambda node: net.get_free(node) == 1_200, 300)
+        await net.pass_time(60)
+        for i in list(net.services):
+            await net.kill(i)
+        anchors = make_anchors(net, monkeypatch)
+        store = ReadOnlyStore(tmp_path / "node2.db")
+        view = View("node2", store, net.parameters, net.clock.now())
+        count = store.get_cursor(net.vault_id).sequence
+        assert count == 5
+        path = tmp_path / "proof.json"
+        for number in range(1, count + 1):
+            data = prove_fact(view, anchors, f"{net.network.chain}:{number}")
+            path.write_bytes(data)
+            assert verify_file(path, anchors, None, None, net.clock.now()).data["verified"]
+            proof = decode_proof_file(data)
+            steps = [decode_attested(step.claim) for step in (proof.bootstrap, *proof.updates)]
+            assert any(step.handovers for step in steps) == (number > 2)
+        # the twin: without the handover, or with another one, it is worth nothing
+        carrier = next(n for n, step in enumerate(steps) if step.handovers) - 1
+        (handover,) = steps[carrier + 1].handovers
+        other = replace(handover, rotation=replace(handover.rotation, effective=instant - 60))
+        for handovers in ((), (other,)):
+            claim = encode_attested(replace(steps[carrier + 1], handovers=handovers))
+            updates = list(proof.updates)
+            updates[carrier] = replace(updates[carrier], claim=claim)
+            path.write_bytes(encode_proof_file(replace(proof, updates=tuple(updates))))
+            refused = verify_file(path, anchors, None, None, net.clock.now())
+            assert not refused.data["verified"]
+        answer = replay_store(view, anchors, None, is_full=False)
+        assert answer.code == 0, answer.data
+        assert len(answer.data["plans"]) >= 2
+        # the same archive says nothing under another first set
+        false = json.loads(anchors[net.vault_id].settings)
+        false["operator_sets"][0]["operators"] = ["0x" + o.hex() for o in NEW]
+        anchors[net.vault_id] = replace(anchors[net.vault_id], settings=encode_canonical(false).decode())
+        assert replay_store(view, anchors, None, is_full=False).code == 1
+        store.close()
+
+
+def make_anchors(net, monkeypatch):
+    """What an auditor believes: the first set of the Solana vault, and the key of the toy chain."""
+    config = make_solana_sim_config(net.network, net.vault, net.sets)
+    toy = Anchor(net.toy.chain_id, "evm", net.toy.vault.account, b"\7" * 32, "{}")
+    solana = Anchor(config.chain_id, "solana", config.vault_account, config.checkpoint, config.settings)
+    real = proofs.make_judge
+
+    def make_judge(anchor):
+        if anchor != toy:
+            return real(anchor)
+        return Judge(net.toy.vault_id, EVM_LIMITS, ToyVerifier(net.toy.vault), ToyCodec())
+
+    monkeypatch.setattr(proofs, "make_judge", make_judge)
+    monkeypatch.setattr(proofs, "_compute_plan", lambda *what: net.planner.compute_plan(*what).plan)
+    return {net.vault_id: solana, net.toy.vault_id: toy}
