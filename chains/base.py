@@ -605,10 +605,7 @@ async def collect(
                     continue
                 blames.append(_blame(chain.chain_id, source, error))
                 break
-            try:
-                chain.verifier.verify_facts(trusted, collected.facts)
-            except Rejected as error:  # the source told the truth; it is not known yet who may vouch for it
-                raise Unavailable(error.what, got=error.got, expected=error.expected, reason=error.reason) from error
+            verify_vouched(chain, trusted, collected.facts)
             return replace(collected, blames=tuple(blames))
     raise Unavailable(
         f"no source of {chain.chain_id} gives a proven head with the packets behind it: {_list(blames)}",
@@ -682,6 +679,54 @@ class Traced(Generic[ProofT]):
     blames: tuple[Blame, ...]
 
 
+@dataclass(frozen=True)
+class FarHead(Generic[ProofT]):
+    """A source's head, proven; its number is a claim until packets bear it out."""
+
+    head: Head
+    proof: ProofT
+    proven: ProvenHead
+    source: str
+
+
+def make_traced(trail: Trail, far: FarHead[ProofT], blames: Sequence[Blame]) -> Traced[ProofT]:
+    """The way to a head, once a trail leads there."""
+    end = trail.marks[-1]
+    return Traced(Head(end.sequence, end.head), far.proof, trail, far.source, tuple(blames))
+
+
+def verify_vouched(
+    chain: Chain[BootstrapT, TrustedT, UpdateT, ProofT], trusted: TrustedT, facts: Sequence[Fact]
+) -> None:
+    """Check, before anything is recorded, that no fact says that those who vouch for ``trusted`` were no operators any more.
+
+    ``facts``: all that change operators and have no head of their own on record; others may be among them.
+
+    Raises:
+        Unavailable: `FORMER_SET`. The source told the truth; it is not known yet who may vouch for it.
+    """
+    try:
+        chain.verifier.verify_facts(trusted, facts)
+    except Rejected as error:
+        raise Unavailable(error.what, got=error.got, expected=error.expected, reason=error.reason) from error
+
+
+async def prove_far(
+    chain: Chain[BootstrapT, TrustedT, UpdateT, ProofT], trusted: TrustedT, cursor: Cursor, from_height: int
+) -> tuple[list[FarHead[ProofT]], list[Blame]]:
+    """The head at ``trusted`` as every source tells it with a proof, the lowest number first; and who had none."""
+    blames: list[Blame] = []
+    found: list[FarHead[ProofT]] = []
+    for source in chain.reader.sources:
+        try:
+            head, proof, proven = await _get_proven(chain, source, trusted, cursor, from_height)
+        except (Rejected, Unavailable) as error:
+            blames.append(_blame(chain.chain_id, source, error))
+        else:
+            found.append(FarHead(head, proof, proven, source))
+    return sorted(found, key=lambda each: each.head.sequence), blames
+
+
 async def trace(
     chain: Chain[BootstrapT, TrustedT, UpdateT, ProofT],
     trusted: TrustedT,
@@ -704,24 +749,17 @@ async def trace(
     Raises:
         Unavailable: no source gave head, proof and packets that fit together; the blames are in the text.
     """
-    blames: list[Blame] = []
-    found: list[tuple[int, str, Head, ProofT, ProvenHead]] = []
-    for source in chain.reader.sources:
-        try:
-            head, proof, proven = await _get_proven(chain, source, trusted, cursor, from_height)
-        except (Rejected, Unavailable) as error:
-            blames.append(_blame(chain.chain_id, source, error))
-        else:
-            found.append((head.sequence, source, head, proof, proven))
+    found, blames = await prove_far(chain, trusted, cursor, from_height)
     height = chain.verifier.get_point(trusted).height
-    for _, source, head, proof, proven in sorted(found, key=lambda each: each[0]):
-        span = Span(cursor.sequence, head.sequence, from_height, height)
+    for far in found:
+        span = Span(cursor.sequence, far.head.sequence, from_height, height)
         try:
-            trail = await _trace_from(chain, source, span, cursor, proven, tell)
+            trail = await _trace_from(chain, far.source, span, cursor, far.proven, tell)
         except (Rejected, Unavailable) as error:
-            blames.append(_blame(chain.chain_id, source, error))
-        else:
-            return Traced(Head(trail.marks[-1].sequence, trail.marks[-1].head), proof, trail, source, tuple(blames))
+            blames.append(_blame(chain.chain_id, far.source, error))
+            continue
+        verify_vouched(chain, trusted, trail.rotations)
+        return make_traced(trail, far, blames)
     raise Unavailable(
         f"no source of {chain.chain_id} gives a proven head with the packets behind it: {_list(blames)}",
         reason=_get_reason(blames, "no_facts"),
@@ -745,7 +783,7 @@ async def _trace_from(
             if walk.at.sequence > span.upto_sequence:
                 raise _too_many(source, walk.at.sequence, span)
             tell("read", walk.at.sequence - cursor.sequence, total)
-    return walk.finish(proven)
+    return walk.finish(proven, chain.limits)
 
 
 async def collect_parts(

@@ -24,8 +24,10 @@ from messages.bodies import (
     Limits,
     OutboxBody,
     Reason,
+    RotateOperators,
     decode_inbox_body,
     decode_outbox_body,
+    get_kind,
     get_packet_flaw,
 )
 from messages.errors import Rejected
@@ -43,6 +45,7 @@ from messages.packet import (
 
 ATTESTED = 3
 CREDITED_LEVELS = (1, 2, ATTESTED)  # protocol.md 10: tiers 4 and 5 are never credited
+MAX_ROTATIONS = 1_024  # each takes a day at least
 _REASONS = frozenset(reason.value for reason in Reason)
 
 
@@ -221,11 +224,13 @@ class Trail:
     """A proven head and positions on the way to it, the last one its own. Constructed only by `Walk.finish`.
 
     Each mark is as good as proven: packets that fold to another head at a mark cannot fold to the proven one behind it, or
-    keccak256 has a collision.
+    keccak256 has a collision. ``rotations``: the Acks on the way that say that operators were changed, for whoever must know before anything of
+    the way is recorded whether those who stand for the head were operators still.
     """
 
     proven: ProvenHead
     marks: tuple[Cursor, ...]
+    rotations: tuple[Fact, ...] = ()
 
 
 class Walk:
@@ -239,6 +244,7 @@ class Walk:
         self._start = cursor.sequence
         self._every = every
         self._marks: list[Cursor] = []
+        self._rotations: list[tuple[Claim, bytes, bytes]] = []
         self._at = cursor
 
     @property
@@ -247,17 +253,21 @@ class Walk:
         return self._at
 
     def take(self, claims: Iterable[Claim]) -> None:
-        """Go on over the next claims; Rejected ("bad_sequence", "bad_packet") where they do not follow."""
+        """Go on over the next claims; Rejected ("bad_sequence", "bad_packet") where they do not follow, "size" where operators change too often."""
         for claim in claims:
-            self._at, _ = _advance(self._at, claim.packet)
+            self._at, commitment = _advance(self._at, claim.packet)
+            if _is_rotation(claim.packet):
+                if len(self._rotations) >= MAX_ROTATIONS:
+                    raise Rejected("more rotations than a vault has", expected=MAX_ROTATIONS, reason="size")
+                self._rotations.append((claim, commitment, self._at.head))
             if (self._at.sequence - self._start) % self._every == 0:
                 self._marks.append(self._at)
 
-    def finish(self, proven: ProvenHead) -> Trail:
+    def finish(self, proven: ProvenHead, limits: Limits) -> Trail:
         """The trail, once the claims led to a proven head.
 
         Raises:
-            Rejected: "wrong_vault", "bad_proof", "zero_head" as `fold`; "head_mismatch": anything on the way may have been a lie.
+            Rejected: "wrong_vault", "bad_proof", "zero_head", "missing_inbox", "inbox_mismatch" as `fold`; "head_mismatch": anything on the way may have been a lie.
         """
         if proven.vault_id != self._at.vault_id:
             raise Rejected(
@@ -272,7 +282,23 @@ class Walk:
         if self._at.head != proven.head:
             raise _mismatch(self._at.head, proven.head)
         marks = self._marks if self._marks and self._marks[-1] == self._at else [*self._marks, self._at]
-        return Trail(proven, tuple(marks))
+        facts = (_make_fact(claim, commitment, head, proven, limits) for claim, commitment, head in self._rotations)
+        return Trail(proven, tuple(marks), tuple(facts))
+
+
+def _is_rotation(packet: Packet) -> bool:
+    """Whether an outbox packet says that operators were changed; False for content that makes no sense."""
+    value = packet.payloads[0].value if packet.payloads else b""
+    try:
+        body = decode_outbox_body(value) if value and get_kind(value) == Ack.KIND else None
+    except Rejected:
+        return False
+    return isinstance(body, Ack) and (body.kind, body.status) == (RotateOperators.KIND, AckStatus.DONE)
+
+
+def is_rotation(fact: Fact) -> bool:
+    """Whether a fact says that operators were changed."""
+    return isinstance(fact.inbox_body, RotateOperators) and _is_rotation(fact.packet)
 
 
 def get_next_mark(trail: Trail, sequence: int) -> Cursor | None:

@@ -26,7 +26,7 @@ from messages.documents import (
     encode_document,
 )
 from messages.errors import Conflict, Rejected, Unavailable
-from messages.outbox import Claim
+from messages.outbox import Claim, Fact
 from messages.wire import Envelope, ReplayGuard, decode_envelope, encode_envelope
 from relayer.clock import Clock, Wake
 from relayer.gossip import Gossip
@@ -218,6 +218,10 @@ class Node:
             bytes, set[bytes]
         ] = {}  # vault -> operators whose packets did not fold or went missing
         self.peer_gaps: dict[bytes, int] = {}  # vault -> first number that was missing last time
+        # vault -> the way to a head far away along packets of peers; of `relayer.tasks.watch`
+        self.peer_ways: dict[bytes, Any] = {}
+        # vault -> facts beyond its newest proven head that change operators; of `relayer.tasks.watch`
+        self.unfinished_rotations: dict[bytes, list[Fact]] = {}
         self.asked_archive: dict[bytes, int] = {}
         self.served_archive: dict[bytes, tuple[int, int]] = {}  # operator -> second, answers in it
         self.submit_not_before: dict[tuple[bytes, int, bytes], int] = {}

@@ -5,25 +5,32 @@ An acknowledgement is read here like a deposit: it is another outbox packet, and
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Sequence
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from chains.base import (
     FAR,
     FORMER_SET,
+    PACKETS_PER_PART,
     Chain,
     Collected,
+    FarHead,
     Head,
     Point,
     Reader,
     Span,
+    Traced,
     advance,
     bootstrap,
     collect,
     collect_parts,
+    make_traced,
+    prove_far,
     trace,
+    verify_vouched,
 )
 from messages.bodies import (
     CLEARING_CLIENT,
@@ -37,7 +44,7 @@ from messages.bodies import (
 )
 from messages.errors import Rejected, Unavailable
 from messages.ids import get_vault_client
-from messages.outbox import Claim, Fact
+from messages.outbox import Claim, Fact, Walk, fold_part, get_next_mark, is_rotation
 from messages.packet import Packet, Payload
 from relayer.node import Node
 from relayer.rules.quorum import Fate, get_fate
@@ -46,6 +53,9 @@ from relayer.store import HeaderRecord, HeadRecord, Store
 
 ASK_EVERY_S = 15
 """Seconds between two requests to the peers for packets that the own endpoints withhold."""
+
+PEER_PATIENCE_S = 4 * ASK_EVERY_S
+"""How long a peer that sends a long way may have nothing new before another one is heard."""
 
 TELL_EVERY_S = 30
 """Seconds between two sentences in the log while a vault's head is far away."""
@@ -85,6 +95,8 @@ async def _look(node: Node, vault_id: bytes) -> bool:
             expected=now,
             reason="stale_trusted",
         )
+    if vault_id in node.peer_ways:
+        return await _go_on_with_peers(node, chain, node.peer_ways[vault_id])
     base = chain.verifier.get_point(trusted)
     advanced = await advance(chain, trusted, now)
     node.store.record_blames(advanced.blames, now)
@@ -98,15 +110,18 @@ async def _look(node: Node, vault_id: bytes) -> bool:
     try:
         collected = await collect_here_or_from_peers(node, chain, trusted)
     except Unavailable as error:
-        # The headers are verified whatever the packets do: an outage of packets must not let the light client expire.
-        is_far = error.reason == FAR
-        is_unsound = error.reason == FORMER_SET  # whoever says so was no operator any more: not even the time counts
-        if headers and not is_unsound and (is_far or _are_worth_recording(headers, base, point)):
-            node.store.record_headers(chain.chain_id, headers)
-            node.trusted[chain.chain_id] = trusted
-        if is_far:
-            return await catch_up(node, chain, trusted)
-        raise
+        try:
+            if error.reason == FAR:
+                return await catch_up(node, chain, trusted, headers)
+            raise
+        except Unavailable as last_error:
+            # The headers are verified whatever the packets do: an outage of packets must not let the light client expire. But where who
+            # says so was no operator any more, not even the time counts.
+            is_sound = last_error.reason != FORMER_SET
+            if headers and is_sound and vault_id not in node.peer_ways and _are_worth_recording(headers, base, point):
+                node.store.record_headers(chain.chain_id, headers)
+                node.trusted[chain.chain_id] = trusted
+            raise
     if node.store.get_cursor(vault_id).sequence != collected.cursor.sequence - len(collected.facts):
         return True  # the evidence of a proposal was faster while we waited: nobody's fault, look again
     if (
@@ -179,32 +194,51 @@ async def collect_here_or_from_peers(
                 after = _doubt_or_wait(node, chain.vault_id, cursor.sequence, peers.missing)
                 await ask_peers(node, chain.vault_id, after)
                 raise
-            else:
-                node.store.record_blames(collected.blames, node.clock.now())
-                return collected
-        await ask_peers(node, chain.vault_id, cursor.sequence)
-        raise
+        else:
+            await ask_peers(node, chain.vault_id, cursor.sequence)
+            raise
     node.store.record_blames(collected.blames, node.clock.now())
+    verify_vouched(chain, trusted, (*await get_unfinished_rotations(node, chain), *collected.facts))
     return collected
 
 
-async def catch_up(node: Node, chain: Chain[Any, Any, Any, Any], trusted: Any) -> bool:
+async def catch_up(node: Node, chain: Chain[Any, Any, Any, Any], trusted: Any, headers: list[HeaderRecord]) -> bool:
     """Go to a proven head that is more than one collect away, in parts; True once something was recorded.
 
     Each part is recorded by itself, under the head at the end of the way; that head and its time are recorded with the last part. In
     between the vault's newest proven head is the old one: it alone is in cuts, decides what is absent and is what others are told. A
-    process that ends in between begins anew from the last part.
+    process that ends in between begins anew from the last part. Where the own endpoints do not serve the packets, peers do (protocol.md 12).
+
+    Args:
+        node: with its records.
+        chain: the chain.
+        trusted: verified state of its light client.
+        headers: steps to it that are not recorded yet; emptied once they are.
 
     Raises:
-        Unavailable: no source has the way; what was recorded stands.
+        Unavailable: no source has the way, and the peers have been asked; what was recorded stands. `FORMER_SET`.
     """
     vault_id, now = chain.vault_id, node.clock.now()
     cursor, last = node.store.get_cursor(vault_id), node.store.get_head(vault_id)
     from_height = chain.start_height if last is None else last.point.height
     chain = replace(chain, reader=OwnInboxReader(chain.reader, node.store, vault_id))
+    beginning = _Beginning(trusted, tuple(headers), node.store.get_trusted(chain.chain_id))
     tell = _Progress(node, chain.chain_id).tell
-    traced = await trace(chain, trusted, cursor, from_height, tell)
+    try:
+        traced = await trace(chain, trusted, cursor, from_height, tell)
+    except Unavailable as error:
+        if error.reason != FORMER_SET:
+            found, _ = await prove_far(chain, trusted, cursor, from_height)
+            if found:
+                walk, progress = Walk(cursor, chain.part_packets), _Progress(node, chain.chain_id)
+                node.peer_ways[vault_id] = PeerWay(beginning, found[-1], walk, progress, now)
+                await ask_peers(node, vault_id, cursor.sequence)
+        raise
     node.store.record_blames(traced.blames, now)
+    verify_vouched(chain, trusted, (*await get_unfinished_rotations(node, chain), *traced.trail.rotations))
+    if not _begin_way(node, chain, beginning):
+        return True
+    headers.clear()
     point = chain.verifier.get_point(trusted)
     async with aclosing(collect_parts(chain, traced, cursor, from_height, tell)) as parts:
         async for part in parts:
@@ -213,13 +247,159 @@ async def catch_up(node: Node, chain: Chain[Any, Any, Any, Any], trusted: Any) -
                 return False
             if node.store.get_cursor(vault_id) != cursor:
                 return True  # the evidence of a proposal was faster while we waited: nobody's fault, look again
-            chain.verifier.verify_facts(trusted, part.facts)
             if part.head == traced.head:
                 record(node, chain, (), point, part)
             else:
                 record_part(node, vault_id, part)
             cursor = part.cursor
     return True
+
+
+@dataclass(frozen=True)
+class _Beginning:
+    """What a way is gone under: a state of the light client, the steps to it, and the newest state on record before those."""
+
+    trusted: Any
+    headers: tuple[HeaderRecord, ...]
+    base: tuple[Point, bytes] | None
+
+
+def _begin_way(node: Node, chain: Chain[Any, Any, Any, Any], beginning: _Beginning) -> bool:
+    """Record the steps to the state that a way is gone under; False where others were recorded meanwhile: look again."""
+    if beginning.headers:
+        if node.store.get_trusted(chain.chain_id) != beginning.base:
+            return False
+        node.store.record_headers(chain.chain_id, beginning.headers)
+        node.trusted[chain.chain_id] = beginning.trusted
+    return True
+
+
+async def get_unfinished_rotations(node: Node, chain: Chain[Any, Any, Any, Any]) -> Sequence[Fact]:
+    """Facts beyond the newest proven head that change operators: found once after a start, then kept as parts are recorded.
+
+    Only of vaults whose states operators stand for: whether they may is judged by all facts that have no head on record yet.
+    """
+    vault_id = chain.vault_id
+    if chain.observer is None:
+        return ()
+    if vault_id not in node.unfinished_rotations:
+        last = node.store.get_head(vault_id)
+        upto = node.store.get_cursor(vault_id).sequence
+        found: list[Fact] = []
+        for begin in range(0 if last is None else last.sequence, upto, PACKETS_PER_PART):
+            facts = node.store.iterate_facts(vault_id, begin, min(begin + PACKETS_PER_PART, upto))
+            found += [fact for fact in facts if is_rotation(fact)]
+            await asyncio.sleep(0)  # others have work too
+        node.unfinished_rotations[vault_id] = found
+    return node.unfinished_rotations[vault_id]
+
+
+@dataclass
+class PeerWay:
+    """The way to a proven head along packets that peers send in batches, gone twice like every long way (`chains.base.trace`).
+
+    ``beginning``: what it is gone under. ``far``: the head as an own endpoint tells it, of the highest number that one of them claims. ``traced``: once the walk got there.
+    ``reached``: whether the walk goes on, and the number up to which packets were there at the last look; ``waits_since``: unix seconds
+    since which nothing new has come.
+    """
+
+    beginning: _Beginning
+    far: FarHead[Any]
+    walk: Walk
+    progress: _Progress
+    waits_since: int
+    traced: Traced[Any] | None = None
+    reached: tuple[bool, int] = (True, 0)
+
+
+async def _go_on_with_peers(node: Node, chain: Chain[Any, Any, Any, Any], way: PeerWay) -> bool:
+    """Take what peers have sent since the last look, and ask for what comes next.
+
+    Raises:
+        Unavailable: the rest is still to come (``no_peer_packets``).
+    """
+    vault_id, held, now = chain.vault_id, node.peer_packets.get(chain.vault_id, {}), node.clock.now()
+    rotations = await get_unfinished_rotations(node, chain)
+    try:
+        found = _trace_held(chain, way, held) if way.traced is None else None
+        if found is not None:
+            del node.peer_ways[vault_id]
+            verify_vouched(chain, way.beginning.trusted, (*rotations, *found.trail.rotations))
+            way.traced = found
+            if not _begin_way(node, chain, way.beginning):
+                return True
+            node.peer_ways[vault_id] = way
+        if way.traced is not None and await _record_held(node, chain, way, held):
+            return True
+    except Rejected:
+        _doubt(node, vault_id)
+        if way.traced is None:
+            del node.peer_ways[vault_id]  # any packet on the way may have been the lie
+        raise
+    begin = way.walk.at.sequence if way.traced is None else node.store.get_cursor(vault_id).sequence
+    # the last one that was taken stays: while something is held, nobody else is heard, and a lie has one author
+    held = node.peer_packets[vault_id] = {s: c for s, c in held.items() if s >= begin}
+    reached = begin
+    while reached + 1 in held:
+        reached += 1
+    if way.reached != (way.traced is None, reached):
+        way.reached, way.waits_since = (way.traced is None, reached), now
+    elif now - way.waits_since > PEER_PATIENCE_S:
+        _doubt(node, vault_id)
+        way.waits_since, reached = now, begin
+        if way.traced is None:
+            del node.peer_ways[vault_id]  # one author for the whole way: the next one begins anew
+    await ask_peers(node, vault_id, reached)
+    raise Unavailable("the peers have not sent these packets yet", got=reached + 1, reason="no_peer_packets")
+
+
+def _trace_held(chain: Chain[Any, Any, Any, Any], way: PeerWay, held: Mapping[int, Claim]) -> Traced[Any] | None:
+    """Walk over what is held; the way once it led to the head. Rejected where it went past every claimed end."""
+    while (claim := held.get(way.walk.at.sequence + 1)) is not None:
+        way.walk.take((claim,))
+        is_there = way.walk.at.head == way.far.proven.head
+        if is_there or way.walk.at.sequence >= way.far.head.sequence:
+            return make_traced(way.walk.finish(way.far.proven, chain.limits), way.far, ())
+    way.progress.tell("read from peers", way.walk.at.sequence, way.far.head.sequence)
+    return None
+
+
+async def _record_held(node: Node, chain: Chain[Any, Any, Any, Any], way: PeerWay, held: Mapping[int, Claim]) -> bool:
+    """Record every part that is held whole; True once the last one is on record, or somebody else was faster."""
+    traced, vault_id = way.traced, chain.vault_id
+    assert traced is not None  # the caller has seen to it
+    while True:
+        cursor = node.store.get_cursor(vault_id)
+        mark = get_next_mark(traced.trail, cursor.sequence)
+        if mark is None or node.store.is_halted(f"chain:{chain.chain_id}"):
+            del node.peer_ways[vault_id]
+            return True
+        claims = [held[s] for s in range(cursor.sequence + 1, mark.sequence + 1) if s in held]
+        if len(claims) < mark.sequence - cursor.sequence:
+            return False
+        after, facts = fold_part(cursor, claims, traced.trail, chain.limits)
+        part = Collected(Head(after.sequence, after.head), traced.proof, traced.trail.proven, after, facts, ())
+        if part.head == traced.head:
+            record(node, chain, (), chain.verifier.get_point(way.beginning.trusted), part)
+        else:
+            record_part(node, vault_id, part)
+        way.progress.tell("recorded from peers", after.sequence, traced.head.sequence)
+        await asyncio.sleep(0)  # others have work too
+
+
+def _doubt(node: Node, vault_id: bytes) -> None:
+    """Forget what a peer sent; its packets do not fold or their rest never came, and it comes last from now on."""
+    node.peer_packets.pop(vault_id, None)
+    node.peer_gaps.pop(vault_id, None)
+    source = node.peer_sources.pop(vault_id, None)
+    doubted = node.doubted_peers.setdefault(vault_id, set())
+    if source is not None:
+        node.blame(
+            node.chains[vault_id].chain_id, f"0x{source.hex()}", "bad_archive", "packets that serve no proven head"
+        )
+        doubted.add(source)
+    if len(doubted) >= len(node.get_committee().operators) - 1:
+        doubted.clear()  # everybody else failed too: begin again
 
 
 class _Progress:
@@ -248,17 +428,7 @@ def _doubt_or_wait(node: Node, vault_id: bytes, after: int, missing: int | None)
     if missing is not None and (node.peer_gaps.get(vault_id) != missing or not is_answer_due):
         node.peer_gaps[vault_id] = missing
         return missing - 1
-    node.peer_packets.pop(vault_id, None)
-    node.peer_gaps.pop(vault_id, None)
-    source = node.peer_sources.pop(vault_id, None)
-    doubted = node.doubted_peers.setdefault(vault_id, set())
-    if source is not None:
-        node.blame(
-            node.chains[vault_id].chain_id, f"0x{source.hex()}", "bad_archive", "packets that serve no proven head"
-        )
-        doubted.add(source)
-    if len(doubted) >= len(node.get_committee().operators) - 1:
-        doubted.clear()  # everybody else failed too: begin again
+    _doubt(node, vault_id)
     return after
 
 
@@ -288,6 +458,7 @@ def record(
     head = HeadRecord(vault_id, point, collected.head.sequence, collected.head.head, proof)
     node.store.record_collected(chain.chain_id, headers, head, collected.facts, snapshots)
     node.states.record(vault_id, state)
+    node.unfinished_rotations.pop(vault_id, None)
     if headers:
         node.trusted[chain.chain_id] = chain.codec.decode_trusted(headers[-1].trusted)
     held = node.peer_packets.get(vault_id)
@@ -311,8 +482,13 @@ def _make_succession(
     if not collected.facts or chain.observer is None:
         return []
     trusted = chain.codec.decode_trusted(headers[-1].trusted) if headers else get_newest_trusted(node, chain)
-    before = node.store.get_cursor(chain.vault_id).head
-    update = chain.verifier.make_succession(trusted, before, collected.facts, collected.proof)
+    last, cursor = node.store.get_head(chain.vault_id), node.store.get_cursor(chain.vault_id)
+    # the facts of earlier parts under this head belong to it too
+    since = max(0 if last is None else last.sequence, cursor.sequence - PACKETS_PER_PART)
+    facts = [*node.store.iterate_facts(chain.vault_id, since, cursor.sequence), *collected.facts]
+    before = node.store.get_fact_head(chain.vault_id, since)
+    assert before is not None  # on record, as since <= cursor
+    update = chain.verifier.make_succession(trusted, before, facts, collected.proof)
     if update is None:
         return []
     after = chain.verifier.verify_update(trusted, update, node.clock.now())
@@ -328,6 +504,8 @@ def record_part(node: Node, vault_id: bytes, collected: Collected[Any]) -> None:
     state, snapshots = node.states.compute_after(vault_id, collected.facts)
     node.store.record_part(vault_id, collected.facts, snapshots)
     node.states.record_part(vault_id, state)
+    if vault_id in node.unfinished_rotations:
+        node.unfinished_rotations[vault_id] += [fact for fact in collected.facts if is_rotation(fact)]
 
 
 def settle_packets(node: Node, vault_id: bytes, point: Point, facts: Sequence[Fact]) -> None:

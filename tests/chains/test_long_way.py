@@ -135,7 +135,7 @@ async def test_facts_that_are_taken_before_the_end_of_the_way_are_a_robbery(harn
         recorded += [int.from_bytes(claim.packet.payloads[0].value[-32:], "big") for claim in claims]
     assert recorded != AMOUNTS
     with pytest.raises(Rejected) as caught:
-        walk.finish(proven)
+        walk.finish(proven, chain.limits)
     assert caught.value.reason == "head_mismatch"
     # the real road names the liar and takes the other source's word for nothing but the same head
     traced, parts = await catch_up(replace_chain(harness, chain), trusted)
