@@ -63,7 +63,7 @@ class Story:
 
     def rotate(self, epoch, operators, effective, *, time=None, status=1, threshold=3):
         body = RotateOperators(epoch, threshold, effective, TREASURER, operators)
-        self.outbox.ack(body, time=time or self.outbox.time + 1, status=status)
+        self.outbox.ack(body, time=time or self.outbox.time + 1, status=status, reason=14 if status == 2 else 0)
         return self.outbox.sequence
 
     def get_facts(self):
@@ -143,7 +143,9 @@ def test_no_word_of_the_rotation_can_be_changed(change, reason):
 def test_a_rotation_that_was_refused_or_never_carried_out_hands_nothing_over():
     story = Story()
     number = story.rotate(3, OPERATORS, T2 + 2 * DAY, status=2)
-    assert not make_handovers(VAULT_ID, story.get_facts()[number - 1 :], story.stand(NEXT_KEYS[:3], number, T2 + 60))
+    facts = story.get_facts()[number - 1 :]
+    assert facts[0].inbox_body.epoch == 3
+    assert not make_handovers(VAULT_ID, facts, story.stand(NEXT_KEYS[:3], number, T2 + 60))
     # the certified packet was never taken: another Ack stands in its place
     wrong = replace(TO_MIXED, before=STORY.get_facts()[STORY.r1 - 1].head)
     assert get_reason(verify_handover, VAULT_ID, (FIRST,), wrong) == "wrong_link"
