@@ -4,17 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from relayer.clock import VirtualClock
+from messages.documents import Parameters
+from relayer.clock import Clock, VirtualClock
 from relayer.gossip import Faults, MemoryBus
 from relayer.keys import Journal, Secret
 from relayer.log import make_logger
-from relayer.node import Timing
 from relayer.service import Service
 from tests.builders import OPERATOR_KEYS, START, make_parameters, make_vault
 from tests.fakes import ToyChain, ToyPlanner, make_toy_chain
+
+
+def open_toy_service(
+    folder: Path, i: int, parameters: Parameters, chains: Sequence[ToyChain], clock: Clock, gossip, **options
+) -> Service:
+    """Open node ``i`` from its files, which are made if they are not there; nothing runs."""
+    journal = folder / f"journal{i}.db"
+    if not journal.exists() and not (folder / f"node{i}.db").exists():
+        Journal.create_first(journal, clock.now())
+    return Service.open(
+        name=f"node{i}",
+        store_path=folder / f"node{i}.db",
+        journal_path=journal,
+        operator_key=Secret(OPERATOR_KEYS[i]),
+        parameters=parameters,
+        chains=[make_toy_chain(c, f"account{i}", clock) for c in chains],
+        clock=clock,
+        gossip=gossip,
+        log=make_logger(level="error"),
+        **options,
+    )
 
 
 class Committee:
@@ -30,6 +52,7 @@ class Committee:
         start: int = START + 60,
         files: bool = False,
         planner=None,
+        feeds=(),
         families: tuple[str, ...] = (),
         **parameters,
     ) -> None:
@@ -44,29 +67,17 @@ class Committee:
         for chain in self.chains:
             chain.sync()
         self.planner = planner or ToyPlanner()
+        self.feeds = feeds
         self.services: dict[int, Service] = {}
         self.tasks: dict[int, asyncio.Task] = {}
 
     def open(self, i: int) -> Service:
         """Open node ``i`` from its files; nothing runs."""
-        journal = self.folder / f"journal{i}.db"
-        if not journal.exists() and not (self.folder / f"node{i}.db").exists():
-            Journal.create_first(journal, self.clock.now())
-        service = Service.open(
-            name=f"node{i}",
-            store_path=self.folder / f"node{i}.db",
-            journal_path=journal,
-            operator_key=Secret(OPERATOR_KEYS[i]),
-            parameters=self.parameters,
-            chains=[make_toy_chain(c, f"account{i}", self.clock) for c in self.chains],
-            clock=self.clock,
-            gossip=self.bus.connect(f"node{i}"),
-            planner=self.planner,
-            timing=Timing(),
-            log=make_logger(level="error"),
+        gossip = self.bus.connect(f"node{i}")
+        self.services[i] = open_toy_service(
+            self.folder, i, self.parameters, self.chains, self.clock, gossip, planner=self.planner, feeds=self.feeds
         )
-        self.services[i] = service
-        return service
+        return self.services[i]
 
     def start(self, i: int) -> None:
         """Open and run node ``i``."""

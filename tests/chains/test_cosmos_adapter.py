@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -67,6 +66,7 @@ from relayer.proof_file import (
     verify_proof,
 )
 from tests.chains.harness_cosmos import DENOM, CosmosHarness
+from tests.http_node import HttpNode
 
 HEARTBEAT = Execute(bytes(32), (), ())
 NOBODY = b"\x11" * 32
@@ -714,25 +714,8 @@ async def test_validators_of_another_height_are_refused(deposits):
 # ---- HTTP -------------------------------------------------------------------------------------------------------------
 
 
-class Node:
-    """A real HTTP server on the loopback whose answers a test chooses."""
-
-    def __init__(self, answer):
-        self.app = web.Application()
-        self.app.router.add_route("*", "/{path:.*}", answer)
-
-    async def __aenter__(self):
-        self.server = TestServer(self.app)
-        await self.server.start_server()
-        self.url = str(self.server.make_url("/"))
-        return self
-
-    async def __aexit__(self, *_):
-        await self.server.close()
-
-
 async def ask(answer, **options):
-    async with Node(answer) as node:
+    async with HttpNode(answer) as node:
         transport = HttpCometTransport(node.url, **options)
         try:
             return await call(transport, "status", {}, 5.0)
@@ -826,7 +809,7 @@ async def test_the_whole_road_works_over_http(harness):
 
     harness.deposit(5)
     harness.finalize()
-    async with Node(answer) as node:
+    async with HttpNode(answer) as node:
         chain = harness.make_chain(endpoints=(EndpointConfig("http", rpc_url=node.url),))
         _, trusted, blames = await base.bootstrap(chain, harness.now())
         trusted = (await base.advance(chain, trusted, harness.now())).steps[-1][1]

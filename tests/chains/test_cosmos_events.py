@@ -7,13 +7,13 @@ import json
 
 import pytest
 from aiohttp import WSMsgType, web
-from aiohttp.test_utils import TestServer
 
 from chains.cosmos import comet_events
 from chains.cosmos.comet_events import HEADERS, build_event_query, follow_vault
 from chains.registry import EndpointConfig
 from messages.errors import Rejected, Unavailable
 from tests.chains.harness_cosmos import CosmosHarness
+from tests.http_node import HttpNode
 
 ADDRESS = "wasm1vault"
 
@@ -24,7 +24,7 @@ def make_event(kind, height):
     return json.dumps({"jsonrpc": "2.0", "id": 1, "result": {"query": "", "data": data}})
 
 
-class Stream:
+class Stream(HttpNode):
     """A websocket on the loopback that answers the subscriptions, says what a test wants, and closes."""
 
     def __init__(self, *messages, is_hanging=False):
@@ -47,16 +47,8 @@ class Stream:
         await socket.close()
         return socket
 
-    async def __aenter__(self):
-        app = web.Application()
-        app.router.add_get("/websocket", self._serve)
-        self.server = TestServer(app)
-        await self.server.start_server()
-        self.url = str(self.server.make_url("/"))
-        return self
-
-    async def __aexit__(self, *_):
-        await self.server.close()
+    def get_routes(self):
+        return {"/websocket": self._serve}
 
 
 async def follow(*messages, **options):

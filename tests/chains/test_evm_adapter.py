@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from web3.exceptions import BadResponseFormat
@@ -45,6 +44,7 @@ from messages.errors import Rejected, Unavailable
 from messages.hashing import keccak256
 from messages.packet import encode_packet_abi
 from tests.chains.harness_evm import EvmHarness
+from tests.http_node import HttpNode
 
 # emits LOG2(topic0, topic1, data) of whatever it is called with: 32 + 32 bytes of topics, then data
 ECHO_RUNTIME = bytes.fromhex("60403603806040600037602035600035826000a200")
@@ -453,25 +453,8 @@ async def test_a_lie_that_was_read_ahead_is_found_when_the_source_repeats_it(har
 # ---- HTTP -------------------------------------------------------------------------------------------------------------
 
 
-class Node:
-    """A real HTTP server on the loopback whose answers a test chooses."""
-
-    def __init__(self, answer):
-        self.app = web.Application()
-        self.app.router.add_route("*", "/{path:.*}", answer)
-
-    async def __aenter__(self):
-        self.server = TestServer(self.app)
-        await self.server.start_server()
-        self.url = str(self.server.make_url("/")).rstrip("/")
-        return self
-
-    async def __aexit__(self, *_):
-        await self.server.close()
-
-
 async def ask(answer, **options):
-    async with Node(answer) as node:
+    async with HttpNode(answer) as node:
         provider = HttpExecutionProvider(node.url, **options)
         try:
             return await call(provider, "eth_chainId", [])
@@ -486,7 +469,7 @@ async def ask_each(change):
         doubled = [{"jsonrpc": "2.0", "id": a["id"], "result": 2 * a["params"][0]} for a in await request.json()]
         return web.json_response(change(doubled))
 
-    async with Node(answer) as node:
+    async with HttpNode(answer) as node:
         provider = HttpExecutionProvider(node.url)
         try:
             return await call_each(provider, "eth_double", [[1], [2], [3]])
@@ -613,8 +596,8 @@ async def test_the_whole_road_works_over_http(harness):
         answered = await endpoint.execution.make_request(asked["method"], asked["params"])
         return web.json_response(answered | {"id": asked["id"]})
 
-    async with Node(answer) as node:
-        beacon, execution = HttpBeaconTransport(node.url), HttpExecutionProvider(node.url)
+    async with HttpNode(answer) as node:
+        beacon, execution = HttpBeaconTransport(node.url.rstrip("/")), HttpExecutionProvider(node.url)
         rules = harness.chain.verifier
         reader = EvmReader(
             31337,

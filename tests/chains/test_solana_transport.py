@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from chains.registry import EndpointConfig, build_chain
 from chains.solana import account_events
@@ -15,20 +14,22 @@ from chains.solana.account_events import follow_account
 from chains.solana.transport import HttpSolanaTransport, RpcError, call
 from messages.errors import Rejected, Unavailable
 from tests.chains.solana_site import Site
+from tests.http_node import HttpNode
 
 
-class Node:
-    """An HTTP server on the loopback whose answers a test chooses."""
+class Node(HttpNode):
+    """Answers calls by a function of what was asked, and a stream by messages."""
 
     def __init__(self, answer, messages=()):
-        self.answer = answer
+        super().__init__()
+        self.tell = answer
         self.messages = messages
         self.asked = []
 
     async def _serve(self, request):
         asked = await request.json()
         self.asked.append(asked)
-        status, body = self.answer(asked)
+        status, body = self.tell(asked)
         return web.Response(status=status, body=body if isinstance(body, bytes) else json.dumps(body).encode())
 
     async def _stream(self, request):
@@ -40,18 +41,12 @@ class Node:
         await socket.close()
         return socket
 
-    async def __aenter__(self):
-        app = web.Application()
-        app.router.add_post("/", self._serve)
-        app.router.add_get("/stream", self._stream)
-        self.server = TestServer(app)
-        await self.server.start_server()
-        self.url = str(self.server.make_url("/"))
-        self.stream = "ws" + self.url.removeprefix("http") + "stream"
-        return self
+    def get_routes(self):
+        return {"/": self._serve, "/stream": self._stream}
 
-    async def __aexit__(self, *_):
-        await self.server.close()
+    @property
+    def stream(self):
+        return "ws" + self.url.removeprefix("http") + "stream"
 
 
 def reply(asked, **fields):

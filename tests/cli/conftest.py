@@ -16,14 +16,10 @@ from messages.errors import Rejected
 from messages.ids import HOUSE, INSURANCE
 from relayer.commands import proofs, view
 from relayer.commands.view import Loaded
-from relayer.keys import Journal, Secret
-from relayer.log import make_logger
 from relayer.planner import RulesPlanner
 from relayer.proof_file import Anchor, Judge
-from relayer.service import Service
 from tests.builders import (
     DAY,
-    OPERATOR_KEYS,
     START,
     TOKEN,
     UNIT,
@@ -35,7 +31,7 @@ from tests.builders import (
     sign_link,
 )
 from tests.committee import Committee
-from tests.fakes import ToyCodec, ToyVerifier, make_toy_chain
+from tests.fakes import ToyCodec, ToyVerifier
 
 CALL = make_series(2050)
 CHECKPOINT = b"\x07" * 32
@@ -52,25 +48,8 @@ class Feed:
 class PricedCommittee(Committee):
     """Four toy nodes under the real rules, with prices."""
 
-    def open(self, i: int) -> Service:
-        journal = self.folder / f"journal{i}.db"
-        if not journal.exists():
-            Journal.create_first(journal, self.clock.now())
-        service = Service.open(
-            name=f"node{i}",
-            store_path=self.folder / f"node{i}.db",
-            journal_path=journal,
-            operator_key=Secret(OPERATOR_KEYS[i]),
-            parameters=self.parameters,
-            chains=[make_toy_chain(c, f"account{i}", self.clock) for c in self.chains],
-            clock=self.clock,
-            gossip=self.bus.connect(f"node{i}"),
-            feeds=[Feed()],
-            planner=RulesPlanner(),
-            log=make_logger(level="error"),
-        )
-        self.services[i] = service
-        return service
+    def __init__(self, folder: Path, **options) -> None:
+        super().__init__(folder, planner=RulesPlanner(), feeds=[Feed()], **options)
 
 
 def make_trade(buyer: str, seller: str, contracts: int, cost: int, number: int, until: int) -> TradePending:

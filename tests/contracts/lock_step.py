@@ -435,55 +435,9 @@ def _name_owner(owner: bytes) -> bytes:
     return owner if owner in USERS else b"vault"
 
 
-def read_evm(side: EvmSide, known: Known) -> dict[str, Any]:
-    """Return the whole state of the bytecode in symbols."""
-    raw, world, word = RawEvm(side.world), side.world, side.to_words
-    now = world.time
-    state: dict[str, Any] = {}
-    for account in ACCOUNTS:
-        for asset in (*ASSETS, UNKNOWN_ASSET):
-            state["balance", account, asset] = raw.get_balance(account, word(asset))
-            request = raw.get_request(account, word(asset))
-            state["request", account, asset] = (side.to_symbols(request[0]), *request[1:]) if request else None
-        for kind in KINDS:
-            state["position", account, kind] = raw.get_position(account, kind)
-        state["negatives", account] = raw.get_negatives(account)
-    state["control"] = raw.get_control(now)
-    for asset in (*ASSETS, UNKNOWN_ASSET):
-        state["caps", asset] = raw.get_caps(word(asset), now)
-        state["windows", asset] = raw.get_windows(word(asset))
-    cursors = raw.get_cursors()
-    state["cursors"] = tuple(cursors[name] for name in CURSORS)
-    for number in sorted({n for n, _, _ in known.offers}):
-        offer = raw.get_offer(number)
-        state["offer", number] = (*offer[:3], side.to_symbols(offer[3]), *offer[4:])
-    for _, taker, number, nonce in known.trades:
-        trade = raw.get_trade(taker, number, nonce)
-        state["trade", taker, number, nonce] = (side.to_symbols(trade[0]), *trade[1:]) if trade else None
-    for kind in KINDS:
-        state["series", kind] = raw.get_series(kind)
-    for asset in ASSETS:
-        token = world.tokens[word(asset)]
-        for owner in (*USERS, world.vault.address):
-            state["held", asset, _name_owner(owner)] = token.read("balanceOf", owner)
-    return state
-
-
-_get_bech32 = cache(cosmos_harness.to_bech32)
-
-
-def _get_held(world: CosmosWorld, asset: bytes, owner: bytes) -> int:
-    """Return what `CosmosWorld.get_held` returns, without running the token."""
-    if asset in world.denoms:
-        return world.get_held(asset, owner)
-    return read_token(world.chain.stores[cosmos_harness.shorten(asset)], _get_bech32(owner))
-
-
-def read_cosmos(side: CosmosSide, known: Known) -> dict[str, Any]:
-    """Return the same of the wasm's raw storage."""
-    world, word = side.world, side.to_words
-    raw, now = RawState(world.chain.stores[world.address]), world.time
-    assert raw.get(LOCK) is None, "a lock outlived its transaction"
+def _read_state(raw: RawEvm | RawState, side: Side, now: int, known: Known) -> dict[str, Any]:
+    """Return what two vaults keep alike in symbols: everything but the tokens they hold."""
+    word = side.to_words
     state: dict[str, Any] = {}
     for account in ACCOUNTS:
         for asset in (*ASSETS, UNKNOWN_ASSET):
@@ -507,9 +461,39 @@ def read_cosmos(side: CosmosSide, known: Known) -> dict[str, Any]:
         state["trade", taker, number, nonce] = (side.to_symbols(trade[0]), *trade[1:]) if trade else None
     for kind in KINDS:
         state["series", kind] = raw.get_series(kind)
+    return state
+
+
+def read_evm(side: EvmSide, known: Known) -> dict[str, Any]:
+    """Return the whole state of the bytecode in symbols."""
+    world = side.world
+    state = _read_state(RawEvm(world), side, world.time, known)
+    for asset in ASSETS:
+        token = world.tokens[side.to_words(asset)]
+        for owner in (*USERS, world.vault.address):
+            state["held", asset, _name_owner(owner)] = token.read("balanceOf", owner)
+    return state
+
+
+_get_bech32 = cache(cosmos_harness.to_bech32)
+
+
+def _get_held(world: CosmosWorld, asset: bytes, owner: bytes) -> int:
+    """Return what `CosmosWorld.get_held` returns, without running the token."""
+    if asset in world.denoms:
+        return world.get_held(asset, owner)
+    return read_token(world.chain.stores[cosmos_harness.shorten(asset)], _get_bech32(owner))
+
+
+def read_cosmos(side: CosmosSide, known: Known) -> dict[str, Any]:
+    """Return the same of the wasm's raw storage."""
+    world = side.world
+    raw = RawState(world.chain.stores[world.address])
+    assert raw.get(LOCK) is None, "a lock outlived its transaction"
+    state = _read_state(raw, side, world.time, known)
     for asset in ASSETS:
         for owner in (*USERS, world.address):
-            state["held", asset, _name_owner(owner)] = _get_held(world, word(asset), owner)
+            state["held", asset, _name_owner(owner)] = _get_held(world, side.to_words(asset), owner)
     return state
 
 

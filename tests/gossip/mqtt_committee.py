@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from messages.bodies import Deposited, WithdrawalRequested
 from relayer.clock import SystemClock
 from relayer.gossip import Faults
-from relayer.keys import Journal, Secret
 from relayer.log import make_logger
 from relayer.mqtt import MqttGossip
 from relayer.node import Timing
-from relayer.service import Service
-from tests.builders import OPERATOR_KEYS, START, TOKEN, make_account, make_parameters, make_vault
-from tests.fakes import ToyChain, ToyPlanner, make_toy_chain
+from tests.builders import START, TOKEN, make_account, make_parameters, make_vault
+from tests.committee import open_toy_service
+from tests.fakes import ToyChain, ToyPlanner
 from tests.gossip.broker import until
 from tests.scenarios.test_node_committee import trade
 
@@ -81,22 +80,10 @@ class MqttCommittee:
         self.gossips, self.services, self.tasks = [], [], []
 
     def open(self, i):
-        journal = self.folder / f"journal{i}.db"
-        if not journal.exists():
-            Journal.create_first(journal, self.clock.now())
         gossip = MqttGossip(self.broker.settings(i), make_logger(level="error"))
-        service = Service.open(
-            name=f"node{i}",
-            store_path=self.folder / f"node{i}.db",
-            journal_path=journal,
-            operator_key=Secret(OPERATOR_KEYS[i]),
-            parameters=self.parameters,
-            chains=[make_toy_chain(c, f"account{i}", self.clock) for c in self.chains],
-            clock=self.clock,
-            gossip=gossip if self.faults is None else LossyGossip(gossip, self.faults, i),
-            planner=ToyPlanner(),
-            timing=self.timing,
-            log=make_logger(level="error"),
+        heard = gossip if self.faults is None else LossyGossip(gossip, self.faults, i)
+        service = open_toy_service(
+            self.folder, i, self.parameters, self.chains, self.clock, heard, planner=ToyPlanner(), timing=self.timing
         )
         gossip.on_connect = service.node.publish_soon
         return gossip, service
