@@ -292,20 +292,32 @@ def _build_evm_probe(config: ChainConfig, submit_key: bytes | None, sims: Mappin
     return EvmProbe(rules, reader, endpoints, submitter, config.timeout_s)
 
 
+def _find_sim(url: str, config: ChainConfig, sims: Mapping[str, Any]) -> Any:
+    """Return the endpoint of a simulated network that an address with SIM_PREFIX names; Rejected ("bad_config") if there is none."""
+    name, network = url.removeprefix(SIM_PREFIX), sims.get(config.chain_id)
+    found = None if network is None else next((e for e in network.endpoints if e.name == name), None)
+    if found is None:
+        raise Rejected("no such simulated endpoint", got=url, reason="bad_config")
+    return found
+
+
+def _verify_web_address(name: str, url: str) -> None:
+    """Rejected ("bad_config") for what HTTP cannot reach; the address itself may hold a secret and is not told."""
+    if not url.startswith(("http://", "https://")):
+        raise Rejected("an endpoint's address is http:// or https://", got=name, reason="bad_config")
+
+
 def _build_evm_endpoint(endpoint: EndpointConfig, config: ChainConfig, sims: Mapping[str, Any]) -> EvmEndpoint:
     from chains.evm.reader import EvmEndpoint
     from chains.evm.transport import HttpBeaconTransport, HttpExecutionProvider
 
     if endpoint.execution_url.startswith(SIM_PREFIX) or endpoint.beacon_url.startswith(SIM_PREFIX):
-        name = endpoint.execution_url.removeprefix(SIM_PREFIX)
-        network = sims.get(config.chain_id)
-        found = None if network is None else next((e for e in network.endpoints if e.name == name), None)
-        if found is None or endpoint.beacon_url != endpoint.execution_url:
-            raise Rejected("no such simulated endpoint", got=endpoint.execution_url, reason="bad_config")
+        if endpoint.beacon_url != endpoint.execution_url:
+            raise Rejected("one simulated endpoint has both doors", got=endpoint.execution_url, reason="bad_config")
+        found = _find_sim(endpoint.execution_url, config, sims)
         return EvmEndpoint(endpoint.name, found.beacon, found.execution)
     for url in (endpoint.execution_url, endpoint.beacon_url):
-        if not url.startswith(("http://", "https://")):
-            raise Rejected("an endpoint's address is http:// or https://", got=endpoint.name, reason="bad_config")
+        _verify_web_address(endpoint.name, url)
     return EvmEndpoint(
         endpoint.name,
         HttpBeaconTransport(endpoint.beacon_url.rstrip("/"), config.timeout_s),
@@ -421,14 +433,8 @@ def _build_cosmos_endpoint(endpoint: EndpointConfig, config: ChainConfig, sims: 
     from chains.cosmos.transport import HttpCometTransport
 
     if endpoint.rpc_url.startswith(SIM_PREFIX):
-        name = endpoint.rpc_url.removeprefix(SIM_PREFIX)
-        network = sims.get(config.chain_id)
-        found = None if network is None else next((e for e in network.endpoints if e.name == name), None)
-        if found is None:
-            raise Rejected("no such simulated endpoint", got=endpoint.rpc_url, reason="bad_config")
-        return CosmosEndpoint(endpoint.name, found.rpc)
-    if not endpoint.rpc_url.startswith(("http://", "https://")):
-        raise Rejected("an endpoint's address is http:// or https://", got=endpoint.name, reason="bad_config")
+        return CosmosEndpoint(endpoint.name, _find_sim(endpoint.rpc_url, config, sims).rpc)
+    _verify_web_address(endpoint.name, endpoint.rpc_url)
     return CosmosEndpoint(endpoint.name, HttpCometTransport(endpoint.rpc_url, config.timeout_s))
 
 
@@ -547,14 +553,8 @@ def _build_solana_endpoint(endpoint: EndpointConfig, config: ChainConfig, sims: 
     from chains.solana.transport import HttpSolanaTransport
 
     if endpoint.rpc_url.startswith(SIM_PREFIX):
-        name = endpoint.rpc_url.removeprefix(SIM_PREFIX)
-        network = sims.get(config.chain_id)
-        found = None if network is None else next((e for e in network.endpoints if e.name == name), None)
-        if found is None:
-            raise Rejected("no such simulated endpoint", got=endpoint.rpc_url, reason="bad_config")
-        return SolanaEndpoint(endpoint.name, found.rpc)
-    if not endpoint.rpc_url.startswith(("http://", "https://")):
-        raise Rejected("an endpoint's address is http:// or https://", got=endpoint.name, reason="bad_config")
+        return SolanaEndpoint(endpoint.name, _find_sim(endpoint.rpc_url, config, sims).rpc)
+    _verify_web_address(endpoint.name, endpoint.rpc_url)
     if endpoint.stream_url and not endpoint.stream_url.startswith(("ws://", "wss://")):
         raise Rejected("an endpoint's stream is ws:// or wss://", got=endpoint.name, reason="bad_config")
     return SolanaEndpoint(endpoint.name, HttpSolanaTransport(endpoint.rpc_url, config.timeout_s, endpoint.stream_url))

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from chains.cosmos.types import (
     NANOSECONDS,
@@ -249,7 +249,7 @@ def encode_version(header: Header) -> bytes:
     return encode_integer(1, header.version_block) + encode_integer(2, header.version_app)
 
 
-_HASHES = (
+HEADER_BYTES: Final = (
     "last_commit_hash",
     "data_hash",
     "validators_hash",
@@ -266,7 +266,7 @@ _HEADER: Schema = {
     3: Field("height", Kind.SIGNED),
     4: Field("time", Kind.MESSAGE),
     5: Field("last_block_id", Kind.MESSAGE),
-    **{6 + i: Field(name, Kind.BYTES) for i, name in enumerate(_HASHES)},
+    **{6 + i: Field(name, Kind.BYTES) for i, name in enumerate(HEADER_BYTES)},
 }
 
 
@@ -279,7 +279,7 @@ def encode_header(header: Header) -> bytes:
             encode_integer(3, header.height),
             encode_message(4, encode_timestamp(header.time_ns)),
             encode_message(5, encode_block_id(header.last_block_id)),
-            *(encode_bytes(6 + i, getattr(header, name)) for i, name in enumerate(_HASHES)),
+            *(encode_bytes(6 + i, getattr(header, name)) for i, name in enumerate(HEADER_BYTES)),
         )
     )
 
@@ -297,7 +297,7 @@ def decode_header(data: bytes) -> Header:
         height=found["height"],
         time_ns=decode_timestamp(found["time"]),
         last_block_id=decode_block_id(found["last_block_id"]),
-        **{name: found[name] for name in _HASHES},
+        **{name: found[name] for name in HEADER_BYTES},
     )
 
 

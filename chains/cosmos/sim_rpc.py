@@ -43,6 +43,7 @@ from google.protobuf.message import DecodeError, Message
 from chains.cosmos.hashing import compute_address
 from chains.cosmos.ics23 import encode_entry
 from chains.cosmos.proofs import OUTBOX_HEAD_KEY, PACKET_TABLE
+from chains.cosmos.protobuf import HEADER_BYTES
 from chains.cosmos.sim_chain import AppError, Context, ContractStorage, Event, TxResult
 from chains.cosmos.transport import make_rpc_error
 from chains.cosmos.types import NANOSECONDS, BlockId, Commit, CommitSig, Flag, Header, KeyType, Validator
@@ -658,24 +659,13 @@ def _describe_block_id(block_id: BlockId) -> dict[str, Any]:
 def describe_header(header: Header) -> dict[str, Any]:
     """The JSON of a header."""
     version = {"block": str(header.version_block)} | ({"app": str(header.version_app)} if header.version_app else {})
-    hashes = (
-        "last_commit_hash",
-        "data_hash",
-        "validators_hash",
-        "next_validators_hash",
-        "consensus_hash",
-        "app_hash",
-        "last_results_hash",
-        "evidence_hash",
-        "proposer_address",
-    )
     return {
         "version": version,
         "chain_id": header.chain_id,
         "height": str(header.height),
         "time": format_time(header.time_ns),
         "last_block_id": _describe_block_id(header.last_block_id),
-        **{name: _hex(getattr(header, name)) for name in hashes},
+        **{name: _hex(getattr(header, name)) for name in HEADER_BYTES},
     }
 
 
