@@ -123,6 +123,8 @@ def _follow_one(vault_id: bytes, known: Succession, handover: Handover, clock: i
         verify_handover(vault_id, earlier, handover)
         return _verify_size(replace(known, handovers=(*known.handovers, handover)))
     last = known.handovers[-1] if known.handovers and get_set(known.handovers[-1].rotation) == sets[-1] else None
+    if len(sets) == 1 and (new.operators, new.threshold) == (sets[0].operators, sets[0].threshold):
+        return known  # people begin with it, and did not say since when
     if last is not None and handover.rotation.epoch == last.rotation.epoch:
         return _replace_pending(vault_id, known, last, handover, clock)
     if earlier != sets:

@@ -178,6 +178,33 @@ def test_those_of_the_set_before_last_do_not_hand_over():
     assert get_reason(verify_handover, VAULT_ID, known.sets, early) == "not_in_force"
 
 
+def test_a_set_that_took_over_before_it_was_named_is_none():
+    """No vault does that; whoever signs so wants the past."""
+    story = Story.__new__(Story)
+    story.outbox = Outbox(VAULT_ID)
+    story.outbox.time = START + 100
+    number = story.rotate(1, MIXED, START + 90)
+    forged = replace(
+        TO_MIXED,
+        rotation=replace(TO_MIXED.rotation, effective=START + 90, stamp=START + 101, inbox_sequence=1, sequence=number),
+        before=VAULT_ID,
+        commitments=(),
+        seen=story.stand(OPERATOR_KEYS[:3], number, START + 80),
+    )
+    forged = replace(
+        forged, rotation=replace(forged.rotation, inbox_timeout=story.outbox.packets[0][1].timeout_timestamp)
+    )
+    assert get_reason(verify_handover, VAULT_ID, (FIRST,), forged) == "late"
+    sound = replace(forged, rotation=replace(forged.rotation, stamp=START + 1))
+    assert get_reason(verify_handover, VAULT_ID, (FIRST,), sound) == "wrong_link"
+
+
+def test_what_is_seen_too_late_to_prove_a_rotation_is_not_made_into_a_handover():
+    facts = STORY.get_facts()[: STORY.r1 + 1]
+    for clock, count in ((T1 - 1, 1), (T1, 0)):
+        assert len(make_handovers(VAULT_ID, facts, STORY.stand(OPERATOR_KEYS[:3], STORY.r1 + 1, clock))) == count
+
+
 def test_a_handover_is_bounded():
     long = replace(TO_MIXED, commitments=(bytes([1]) * 32,) * (MAX_HANDOVER_LINKS + 1))
     assert get_reason(verify_handover, VAULT_ID, (FIRST,), long) == "size"
@@ -345,6 +372,16 @@ def test_sets_that_people_name_by_hand_still_count_and_agree_with_what_is_proven
     update = replace(STORY.stand(NEXT_KEYS[:3], STORY.r2 + 1, T2), handovers=(TO_NEXT,))
     assert by_hand.verify_update(after, update, NOW).handovers[1:] == (TO_NEXT,)
     assert by_hand.verify_update(trusted, update, NOW).handovers == (TO_NEXT,)
+
+
+def test_a_later_set_that_people_name_from_0_on_leads_to_the_next():
+    loose = make_verifier(OperatorSet(0, MIXED, 3))
+    update = replace(STORY.stand(NEXT_KEYS[:3], STORY.r2 + 1, T2), handovers=(TO_MIXED, TO_NEXT))
+    assert loose.verify_bootstrap(update, NOW).handovers == (TO_NEXT,)
+    loose.verify_facts(loose.verify_bootstrap(update, NOW), STORY.get_facts())
+    trusted = start(loose, clock=T1 + 60)
+    loose.verify_facts(trusted, STORY.get_facts()[: STORY.r1 + 1])
+    assert get_reason(loose.verify_update, trusted, replace(update, handovers=(TO_MIXED,)), NOW) == "unknown_signer"
 
 
 def test_sets_that_people_name_otherwise_than_the_vault_are_told_and_not_overruled():
