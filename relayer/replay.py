@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from chains.base import MAX_PACKETS_PER_COLLECT, Head, Point
+from chains.base import Head, Point
 from messages.bodies import Ack, DecideTrades, DecideWithdrawals, Execute
 from messages.digests import compute_committee_id
 from messages.documents import (
@@ -59,6 +59,10 @@ from relayer.rules.quorum import Committee, verify_quorum
 
 KEPT_HEADERS = 2_048
 """Light-client states kept per chain: heads and the evidence of proposals lie behind one of them."""
+
+MAX_UNPROVEN_BYTES = 2 << 30
+"""Packets that may wait for the head that covers them, in an archive: a node that joined late has one head over its vault's first years.
+About three million packets; their facts stay in memory afterwards too."""
 
 MakeJudge = Callable[[Anchor], Judge]
 ComputePlan = Callable[[Ledger, MarketSnapshot, Parameters, int, OpenPackets], Plan]
@@ -124,6 +128,7 @@ class _Chain:
     proven: set[tuple[int, int]] = field(default_factory=set)
     newest: Any = None
     claims: list[Claim] = field(default_factory=list)
+    unproven_bytes: int = 0
     cursor: Cursor = field(default_factory=lambda: get_start_cursor(b"\1" * 32))
     facts: list[Fact] = field(default_factory=list)
     headers: int = 0
@@ -279,8 +284,9 @@ class Replay:
 
     def _apply_packet(self, record: ArchivedPacket) -> None:
         chain = self._get_vault(record.vault_id)
-        if len(chain.claims) >= MAX_PACKETS_PER_COLLECT:
-            raise Rejected("more packets than one head may cover", expected=MAX_PACKETS_PER_COLLECT, reason="size")
+        chain.unproven_bytes += len(record.packet) + len(record.answered)
+        if chain.unproven_bytes > MAX_UNPROVEN_BYTES:
+            raise Rejected("more packets than one head may cover", expected=MAX_UNPROVEN_BYTES, reason="size")
         chain.claims.append(decode_claim(ProofPacket(record.packet, record.answered), record.sequence))
 
     def _apply_head(self, record: ArchivedHead) -> None:
@@ -305,7 +311,7 @@ class Replay:
                     self._differences.append(
                         f"fact {fact.sequence} of {chain.anchor.chain} is not on record as it comes out of the proofs"
                     )
-        chain.claims = []
+        chain.claims, chain.unproven_bytes = [], 0
         chain.proven.add((record.height, record.sequence))
         chain.facts.extend(facts)
         chain.heads += 1
