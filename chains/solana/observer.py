@@ -39,6 +39,8 @@ from messages.errors import Rejected, RelayerError, Unavailable
 
 PATIENCE_S = 8.0
 """How long one observation waits for its endpoints."""
+MAX_TOLD_BYTES = 350_000
+"""Of what is told of the operators at once: hundreds of usual rotations."""
 GRACE_S = 0.5
 """How long it waits for the others once enough agree: a silent endpoint must not make everything late."""
 
@@ -124,7 +126,12 @@ class SolanaObserver(Observer):
     def tell_succession(self) -> bytes:
         """See `Observer.tell_succession`."""
         handovers = self._pool.handovers
-        return encode_handovers(handovers) if handovers else b""
+        while handovers:
+            told = encode_handovers(handovers)
+            if len(told) <= MAX_TOLD_BYTES:
+                return told
+            handovers = handovers[1:]  # whoever needs the oldest names a later set in the settings
+        return b""
 
     def get_operators(self, now: int) -> tuple[bytes, ...]:
         """See `Observer.get_operators`."""

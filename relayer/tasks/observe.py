@@ -22,7 +22,7 @@ from relayer.rules.statements import Equivocation, SignedState
 TELL_EVERY_S = 300
 """Seconds between two times that this operator says who the operators are: whoever joins late knows the first of them."""
 
-MAX_SAID_BYTES = 1_048_576
+MAX_SAID_BYTES = 786_432
 """Of a statement with what proves the operator sets; one about a state is far smaller."""
 
 MAX_HEARD_PER_OPERATOR = 64

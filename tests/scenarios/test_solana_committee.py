@@ -30,6 +30,7 @@ from relayer.node import Timing
 from relayer.rules.quorum import verify_equivocation
 from relayer.rules.statements import Equivocation, SignedState
 from relayer.service import Service
+from relayer.tasks.observe import MAX_SAID_BYTES
 from tests.builders import OPERATOR_KEYS, OPERATORS, START, make_key, make_parameters, make_vault
 from tests.fakes import ToyChain, ToyPlanner, make_toy_chain
 
@@ -281,7 +282,7 @@ async def test_statements_that_nobody_may_make_are_blamed_on_who_sends_them(tmp_
         net.lie(4, bytes([7]) * 32, clock=net.clock.now() + 3_600)
         net.say(encode_document(SignedState(bytes(31) + b"\\1", b"x")))
         net.say(encode_document(SignedState(net.vault_id, b"x")))
-        net.say(b"x" * 9_000)
+        net.say(b"x" * (MAX_SAID_BYTES + 1))
         await net.pass_time(4)
         liar = f"0x{OPERATORS[3].hex()}"
         reasons = {reason for source, reason in net.get_blames(0) if source == liar}
