@@ -49,6 +49,10 @@ def test_only_the_outbox_makes_a_fact():
     assert set(find_callers("Fact")) == {"messages/outbox.py"}
 
 
+def test_only_the_outbox_makes_a_trail():
+    assert set(find_callers("Trail")) == {"messages/outbox.py"}
+
+
 @pytest.mark.parametrize(
     "source",
     ["Fact(1)", "outbox.Fact(1)", "x = [Fact(*row) for row in rows]", "map(Fact, rows)", "replace_all(cls=Fact)"],

@@ -74,8 +74,19 @@ def prove_fact(view: View, anchors: Mapping[bytes, Anchor], subject: str) -> byt
     anchor = anchors[vault_id]
     store = view.store
     record = store.get_head_covering(vault_id, sequence)
-    if record is None or record.sequence - sequence >= MAX_PACKETS:
-        raise Rejected("no proven head near this fact is on record", got=subject, reason="unknown_fact")
+    if record is None:
+        raise Rejected(
+            "this node is on the way to the head that proves this fact: ask again once it has caught up",
+            got=subject,
+            reason="unknown_fact",
+        )
+    if record.sequence - sequence >= MAX_PACKETS:
+        raise Rejected(
+            "this node joined long after this fact and has no head near it on record: ask a node that was there at the time",
+            got=record.sequence,
+            expected=f"a head before {sequence + MAX_PACKETS}",
+            reason="unknown_fact",
+        )
     bootstrap: ProofStep | None = None
     updates: list[ProofStep] = []
     later = list(get_anchors(store, anchor))

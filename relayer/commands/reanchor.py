@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from chains.base import advance, bootstrap, collect
+from chains.base import FAR, advance, bootstrap, collect, trace
 from chains.registry import ChainConfig, build_chain
 from messages.canonical import decode_canonical, encode_canonical
 from messages.errors import Rejected, Unavailable
@@ -22,6 +22,7 @@ from relayer.store import HeaderRecord, Store
 
 if TYPE_CHECKING:
     from chains.base import Chain
+    from messages.outbox import Cursor
     from relayer.config import Config
 
 PEOPLE = 2
@@ -158,10 +159,9 @@ async def _reanchor(
                 )
             )
         cursor = store.get_cursor(chain.vault_id)
+        from_height = config.start_height if head is None else head.point.height
         try:
-            collected = await collect(
-                chain, trusted, cursor, config.start_height if head is None else head.point.height
-            )
+            waiting = await _count_waiting(chain, trusted, cursor, from_height)
         except Unavailable as error:
             raise Unavailable(
                 "the chain of this checkpoint does not prove what is recorded: either it is another chain than the node followed, or no"
@@ -186,7 +186,7 @@ async def _reanchor(
         "former_height": old.height,
         "newest_height": headers[-1].point.height,
         "facts_recorded": cursor.sequence,
-        "facts_to_come": len(collected.facts),
+        "facts_to_come": waiting,
         "people": list(people),
     }
     what = "this checkpoint" if config.settings == wanted.settings else "this checkpoint and its checkpoint_height"
@@ -197,10 +197,21 @@ async def _reanchor(
                 f"The light client of {chain.chain_id} begins anew at block {began.height:,} of {format_time(began.time)} and is at block"
                 f" {headers[-1].point.height:,} now; before it stood at {old.height:,}, {format_age(now - old.time)} ago."
             ),
-            f"The chain goes on from the {cursor.sequence:,} facts on record; {len(collected.facts):,} wait there.",
+            f"The chain goes on from the {cursor.sequence:,} facts on record; {waiting:,} wait there.",
             f"Next: write {what} into relayer.toml in place of the former one, and start the node.",
         ],
     )
+
+
+async def _count_waiting(chain: Chain[Any, Any, Any, Any], trusted: Any, cursor: Cursor, from_height: int) -> int:
+    """How many packets follow what is recorded, up to the proven head: all of them were folded, however many."""
+    try:
+        return len((await collect(chain, trusted, cursor, from_height)).facts)
+    except Unavailable as error:
+        if error.reason != FAR:
+            raise
+    traced = await trace(chain, trusted, cursor, from_height, lambda *_: None)
+    return traced.head.sequence - cursor.sequence
 
 
 def _get_taken(store: Store, chain: Chain[Any, Any, Any, Any], config: ChainConfig) -> tuple[TakenCheckpoint, ...]:

@@ -17,6 +17,7 @@ from relayer.anchors import get_checkpoints
 from relayer.archive import read_archive
 from relayer.cli import app
 from relayer.commands import proofs
+from relayer.commands import reanchor as reanchor_module
 from relayer.commands.proofs import make_judge
 from relayer.commands.view import ReadOnlyStore
 from relayer.config import load_config
@@ -188,6 +189,16 @@ def test_a_chain_whose_outbox_does_not_go_on_from_the_records_is_refused_and_not
     assert json.loads(result.stdout)["error"] == "not_continued"
     assert scene.get_headers() == before
     assert scene.run().exit_code == 0
+
+
+def test_a_chain_that_is_far_ahead_by_now_is_gone_through_to_its_end_all_the_same(scene, monkeypatch):
+    scene.wait(3 * PERIOD_S)
+    scene.pause()
+    build = reanchor_module.build_chain
+    monkeypatch.setattr(reanchor_module, "build_chain", lambda *args: replace(build(*args), max_packets=0))
+    result = scene.run("--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["facts_to_come"] == 1
 
 
 def test_packets_that_are_withheld_since_then_are_no_reason_to_begin_without_them(scene):

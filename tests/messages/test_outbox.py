@@ -373,3 +373,87 @@ def test_the_commitment_of_a_fact_is_that_of_its_packet():
     assert [f.commitment for f in facts] == [compute_commitment(c.packet) for c in CLAIMS]
     with pytest.raises(Rejected):
         o.fold(o.Cursor(word(1), 0, word(1)), CLAIMS, prove(HEAD), b.EVM_LIMITS)
+
+
+# ---- a long way, in parts
+
+
+def walk_over(claims, every=2, cursor=START, proven=None):
+    walk = o.Walk(cursor, every)
+    for claim in claims:
+        walk.take((claim,))
+    return walk.finish(proven or prove(HEAD), b.EVM_LIMITS)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 4, 5, 6, 7, 100])
+def test_a_way_folded_part_by_part_gives_the_facts_of_one_fold(every):
+    trail = walk_over(CLAIMS, every)
+    assert [mark.sequence for mark in trail.marks] == [*range(every, 6, every), 6]
+    assert trail.marks[-1] == o.Cursor(VAULT, 6, HEAD)
+    cursor, facts = START, ()
+    while (mark := o.get_next_mark(trail, cursor.sequence)) is not None:
+        part = CLAIMS[cursor.sequence : mark.sequence]
+        cursor, found = o.fold_part(cursor, part, trail, b.EVM_LIMITS)
+        facts += found
+    assert (cursor, facts) == fold(CLAIMS)
+
+
+def test_a_part_may_begin_anywhere_on_record_and_ends_at_the_next_mark():
+    trail = walk_over(CLAIMS, 4)
+    middle, _ = fold(CLAIMS[:1], compute_head(CLAIMS[:1]))
+    cursor, facts = o.fold_part(middle, CLAIMS[1:4], trail, b.EVM_LIMITS)
+    assert (cursor, [f.sequence for f in facts]) == (trail.marks[0], [2, 3, 4])
+
+
+@pytest.mark.parametrize("index", range(6))
+def test_a_way_with_any_packet_changed_is_no_trail(index):
+    changed = list(CLAIMS)
+    packet = changed[index].packet
+    changed[index] = o.Claim(replace(packet, timeout_timestamp=packet.timeout_timestamp + 1), changed[index].inbox)
+    for wrong in (changed, CLAIMS[:index]):
+        assert get_refusal(lambda wrong=wrong: walk_over(wrong)) == "head_mismatch"
+    trail = walk_over(CLAIMS, 2)
+    begin = index // 2 * 2
+    cursor = o.Cursor(VAULT, begin, compute_head(CLAIMS[:begin]) if begin else VAULT)
+    assert o.fold_part(cursor, CLAIMS[begin : begin + 2], trail, b.EVM_LIMITS)[0] == trail.marks[index // 2]
+    for part in (changed[begin : begin + 2], CLAIMS[begin : begin + 1], CLAIMS[begin : begin + 3], []):
+        if part != CLAIMS[begin : begin + 2]:
+            assert get_refusal(lambda part=part: o.fold_part(cursor, part, trail, b.EVM_LIMITS)) == "head_mismatch"
+
+
+def test_a_walk_refuses_what_does_not_follow_and_every_proof_that_a_fold_refuses():
+    walk = o.Walk(START, 2)
+    assert get_refusal(lambda: walk.take(CLAIMS[1:2])) == "bad_sequence"
+    assert get_refusal(lambda: walk_over(CLAIMS, proven=prove(bytes(32)))) == "zero_head"
+    assert get_refusal(lambda: walk_over(CLAIMS, proven=prove(HEAD, vault_id=word(7)))) == "wrong_vault"
+    assert get_refusal(lambda: walk_over(CLAIMS, proven=prove(HEAD, tier=o.TrustTier(4)))) == "bad_proof"
+    assert get_refusal(lambda: o.Walk(replace(START, head=bytes(32)), 2)) == "zero_head"
+
+
+def test_a_trail_that_is_over_folds_nothing_more():
+    trail = walk_over(CLAIMS)
+    end = trail.marks[-1]
+    assert o.get_next_mark(trail, 6) is None
+    assert get_refusal(lambda: o.fold_part(end, [], trail, b.EVM_LIMITS)) == "head_mismatch"
+
+
+ROTATION = b.RotateOperators(1, 3, NOW + 90_000, word(9), (bytes([1]) * 20, bytes([2]) * 20, bytes([3]) * 20))
+
+
+def test_a_trail_knows_who_became_operator_on_the_way_and_nothing_else():
+    claims = [*CLAIMS, make_ack_claim(7, 3, ROTATION), make_ack_claim(8, 4, ROTATION, status=2, reason=1), CLAIMS[5]]
+    claims[8] = o.Claim(b.make_outbox_packet(VAULT, 9, NOW + 9, DEPOSIT))
+    head = compute_head(claims)
+    trail = walk_over(claims, 4, proven=prove(head))
+    _, facts = fold(claims, head)
+    assert trail.rotations == (facts[6],)
+    assert [o.is_rotation(fact) for fact in facts] == [n == 7 for n in range(1, 10)]
+    without = [*claims[:6], o.Claim(claims[6].packet), *claims[7:]]
+    assert get_refusal(lambda: walk_over(without, proven=prove(head))) == "missing_inbox"
+
+
+def test_rotations_without_end_are_refused_before_they_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(o, "MAX_ROTATIONS", 2)
+    claims = [make_ack_claim(n, n, ROTATION) for n in range(1, 4)]
+    walk_over(claims[:2], proven=prove(compute_head(claims[:2])))
+    assert get_refusal(lambda: walk_over(claims, proven=prove(compute_head(claims)))) == "size"

@@ -231,6 +231,46 @@ def test_facts_that_do_not_continue_the_record_are_refused_and_nothing_is_writte
     assert store.verify_all() == {"headers": 1, "heads": 1, "facts": 2}
 
 
+def test_parts_of_a_long_way_are_kept_without_a_head_until_the_last_one_brings_it(store, tmp_path):
+    vault_id, facts = make_facts(7)
+    store.record_collected(CHAIN, [make_header(1)], make_head(vault_id, 1, facts[:2]), facts[:2])
+    store.record_headers(CHAIN, [make_header(5)])
+    store.record_part(vault_id, facts[2:4], [(4, b"state 4")])
+    store.record_part(vault_id, facts[4:6])
+    store.record_part(vault_id, ())
+    store.close()
+    store = Store(tmp_path / "node.db")
+    assert store.get_cursor(vault_id).sequence == 6
+    assert store.get_head(vault_id).sequence == 2
+    assert store.get_head_covering(vault_id, 3) is None
+    assert store.get_snapshot(vault_id, 6) == (4, b"state 4")
+    assert store.verify_all() == {"headers": 2, "heads": 1, "facts": 6}
+    store.record_collected(CHAIN, [], make_head(vault_id, 5, facts), facts[6:])
+    assert store.get_head_covering(vault_id, 3).sequence == 7
+    assert list(store.iterate_facts(vault_id)) == list(facts)
+    assert store.verify_all() == {"headers": 2, "heads": 2, "facts": 7}
+    store.close()
+
+
+@pytest.mark.parametrize("new", [slice(3, 4), slice(1, 3), slice(0, 1)])
+def test_a_part_that_does_not_continue_the_record_is_refused_and_nothing_is_written(store, new):
+    vault_id, facts = make_facts(4)
+    store.record_part(vault_id, facts[:2])
+    with pytest.raises(Rejected) as caught:
+        store.record_part(vault_id, facts[new])
+    assert caught.value.reason == "not_next"
+    assert store.verify_all() == {"headers": 0, "heads": 0, "facts": 2}
+
+
+def test_a_part_is_written_whole_or_not_at_all(store):
+    vault_id, facts = make_facts(4)
+    store.record_part(vault_id, facts[:2])
+    store._db.execute("CREATE TRIGGER no_snaps BEFORE INSERT ON snapshots BEGIN SELECT RAISE(ABORT, 'broken'); END")
+    with pytest.raises(sqlite3.IntegrityError):
+        store.record_part(vault_id, facts[2:], [(4, b"state")])
+    assert store.verify_all() == {"headers": 0, "heads": 0, "facts": 2}
+
+
 def test_a_failure_in_the_middle_leaves_neither_header_nor_head_nor_fact(store):
     vault_id, facts = make_facts(2)
     store._db.execute("CREATE TRIGGER no_heads BEFORE INSERT ON heads BEGIN SELECT RAISE(ABORT, 'broken'); END")
