@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from chains.solana.codec import decode_trusted
+from chains.solana.rotation import get_set
+from chains.solana.types import OperatorSet
 from messages.bodies import Ack, AckStatus, RotateOperators
 from messages.digests import compute_committee_id
 from relayer.commands.view import View
 from relayer.commands.words import Speaker
 from relayer.render import Answer, Table, format_age, format_time, hex_of
 from relayer.rules.quorum import Committee
-from relayer.rules.vault_state import VaultState
+from relayer.rules.vault_state import PendingOperators, VaultState
 
 
 @dataclass(frozen=True)
@@ -133,9 +136,20 @@ def _describe_vault(view: View, speaker: Speaker, vault_id: bytes) -> dict[str, 
             "threshold": pending.threshold,
             "operators": [hex_of(o) for o in pending.operators],
             "treasurer": hex_of(pending.treasurer),
+            "is_handed_over": _is_handed_over(view, vault_id, pending),
         },
         **view.get_trust(vault_id),
     }
+
+
+def _is_handed_over(view: View, vault_id: bytes, pending: PendingOperators) -> bool:
+    """Whether the statements of a pending set will count by what is proven here; always true where headers prove a vault's states."""
+    vault = view.vaults[vault_id]
+    if vault.family != "solana":
+        return True
+    found = view.store.get_trusted(vault.chain)
+    next_set = OperatorSet(pending.at, pending.operators, pending.threshold)
+    return found is not None and any(get_set(h.rotation) == next_set for h in decode_trusted(found[1]).handovers)
 
 
 def _make_member_table(members: Sequence[dict[str, Any]], committee: Committee, count: int) -> Table:
@@ -196,4 +210,10 @@ def _make_remarks(vaults: Sequence[dict[str, Any]], *, is_one: bool, is_pending_
         remarks.append(
             f"The rotation is not accepted everywhere, or not for one instant: look at {names or 'the table'}."
         )
+    remarks += [
+        f"{v['chain']}: nobody in force has proven the next set here, so what it says will not count. Give it to the chain's settings by hand"
+        " (operator_sets, since = its instant), or its vault stands still from then on."
+        for v in pending
+        if not v["pending"]["is_handed_over"]
+    ]
     return remarks

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 
 from chains.registry import make_solana_sim_config
+from chains.solana import rotation
 from chains.solana.codec import decode_attested, decode_trusted, encode_attested
 from chains.solana.types import OperatorSet
 from messages.bodies import EVM_LIMITS, RotateOperators, encode_body, make_inbox_packet
@@ -13,6 +14,7 @@ from messages.canonical import encode_canonical
 from messages.digests import get_address
 from messages.documents import Plan, PlannedPacket
 from relayer.commands import proofs
+from relayer.commands.operators import show_operators
 from relayer.commands.proofs import prove_fact, replay_store, verify_file
 from relayer.commands.view import ReadOnlyStore, View
 from relayer.proof_file import Anchor, Judge, decode_proof_file, encode_proof_file
@@ -100,6 +102,15 @@ class Rotating(Net):
         return decode_trusted(self.services[i].node.store.get_trusted(self.network.chain)[1])
 
 
+def tell_operators(net, i):
+    """`relayer operators` beside a running node."""
+    store = ReadOnlyStore(net.folder / f"node{i}.db")
+    try:
+        return show_operators(View(f"node{i}", store, net.parameters, net.clock.now()), 1, is_full=False)
+    finally:
+        store.close()
+
+
 NEW_KEYS = [*OPERATOR_KEYS[2:], *JOINING]
 NEW = tuple(sorted(get_address(key) for key in NEW_KEYS))
 
@@ -115,7 +126,11 @@ async def test_the_next_set_settles_with_no_edit_of_settings(tmp_path):
             (handover,) = net.get_trusted(i).handovers  # proven as soon as it is a fact, a good while before it counts
             assert (handover.rotation.effective, handover.rotation.operators) == (instant, NEW)
             assert {s.operator for s in handover.seen.observations} <= set(OPERATORS)
+        pending = [v["pending"] for v in tell_operators(net, 2).data["vaults"]]
+        assert [(p["at"], p["is_handed_over"]) for p in pending] == [(instant, True)] * 2
+        assert not any("by hand" in str(part) for part in tell_operators(net, 2).parts)
         await net.pass_to(instant + 40)
+        assert [v["epoch"] for v in tell_operators(net, 2).data["vaults"]] == [1, 1]
         for i in (0, 1):
             await net.kill(i)
         net.deposit(500)
@@ -294,3 +309,26 @@ def make_anchors(net, monkeypatch):
     monkeypatch.setattr(proofs, "make_judge", make_judge)
     monkeypatch.setattr(proofs, "_compute_plan", lambda *what: net.planner.compute_plan(*what).plan)
     return {net.vault_id: solana, net.toy.vault_id: toy}
+
+
+async def test_a_rotation_that_nobody_proved_in_time_is_told_and_named_by_hand(tmp_path, monkeypatch):
+    """Too much happened between the Ack and what operators next saw: the way without proof is the way of before."""
+    monkeypatch.setattr(rotation, "MAX_HANDOVER_LINKS", -1)
+    async with Rotating(tmp_path) as net:
+        for i in (4, 5):
+            net.start(i)
+        instant = await net.rotate(NEW_KEYS)
+        assert net.get_trusted(2).handovers == ()
+        answer = tell_operators(net, 2)
+        told = {v["chain"]: v["pending"]["is_handed_over"] for v in answer.data["vaults"]}
+        assert told == {net.network.chain: False, net.toy.chain_id: True}
+        (remark,) = [part for part in answer.parts if "by hand" in str(part)]
+        assert net.network.chain in remark
+        net.sets = (*net.sets, OperatorSet(instant, NEW, 3))
+        for i in list(net.services):
+            await net.kill(i)
+            net.start(i)
+        await net.pass_to(instant + 30)
+        net.deposit(500)
+        net.request(300)
+        await net.run_until(lambda node: net.get_free(node) == 200, 300)
