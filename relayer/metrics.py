@@ -1,7 +1,8 @@
 """What a node can be measured by, computed from its records at the moment of asking (incidents.md 6).
 
-Nothing here is counted by hand: a restart, a second reader or a lost sample changes no figure. The exceptions say so: what the
-carrier and the inbox did since the process started, and how long the last commits took, exist nowhere else.
+Nothing here is counted by hand: a restart, a second reader or a lost sample changes no figure. The exceptions exist nowhere else than in
+the process: what carrier and inbox did since it started, the age of each loop's last step, how long the last commits took, how long work
+has waited for a plan, and when each operator was last heard about a vault whose states nobody can prove.
 """
 
 from __future__ import annotations
