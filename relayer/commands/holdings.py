@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
-from decimal import ROUND_FLOOR, Decimal, localcontext
+from decimal import ROUND_DOWN, ROUND_FLOOR, Decimal, localcontext
 from typing import Any
 
 from messages.documents import OpenPackets
@@ -335,8 +335,7 @@ def show_margin(view: View, wanted: str, what_if: str | None, *, is_full: bool) 
         head += f", WHAT IF spot x {shift.spot} and volatility x {shift.volatility}"
     spots = ", ".join(_describe_spot(spot) for spot in data["spots"])
     closing = [f"Spot: {spots or 'none'}"]
-    if saved and Decimal(saved):
-        closing.append(f"Initial margin together is better by {_group(saved)} {unit} than the chains apart.")
+    closing += _tell_saving(saved, unit)
     closing += [
         f"Trust of {r['chain']}: {', '.join(speaker.trust(view.find_vault(r['chain'])))}" for r in data["trust"]
     ]
@@ -412,6 +411,15 @@ def _get_saving(apart: list[Any], together: Any, decimals: int) -> str:
     if isinstance(together, Rejected) or any(isinstance(r, Rejected) for r in apart) or len(apart) < 2:
         return ""
     return _floor(together.initial - sum((r.initial for r in apart), Decimal(0)), decimals)
+
+
+def _tell_saving(saved: str, unit: str) -> list[str]:
+    """Text of what `_get_saving` found, to the cent; none where it comes to less: the last of 50 digits are no news."""
+    value = Decimal(saved or 0).quantize(Decimal("0.01"), rounding=ROUND_DOWN)
+    if not value:
+        return []
+    word = "better" if value > 0 else "worse"
+    return [f"Initial margin together is {word} by {abs(value):,f} {unit} than the chains apart."]
 
 
 def _get_spots(market: MarketView) -> list[dict[str, Any]]:

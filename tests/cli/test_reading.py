@@ -10,7 +10,7 @@ from decimal import Decimal
 import pytest
 
 from messages.errors import Rejected, Unavailable
-from relayer.commands import view
+from relayer.commands import holdings, view
 from relayer.commands.holdings import parse_shift
 from relayer.render import Answer, Names, Table, format_age, format_amount, show_answer
 from relayer.store import Store
@@ -128,6 +128,22 @@ def test_margin_apart_and_together_with_rows_behind_it(shell):
     text = shell.text("margin", portfolio)
     assert "all chains together" in text
     assert "Options over all chains" in text
+
+
+@pytest.mark.parametrize(
+    ("saved", "words"),
+    [
+        ("7350.550000", ["better by 7,350.55"]),
+        ("0.010000", ["better by 0.01"]),
+        ("-12.005000", ["worse by 12.00"]),
+        ("0.009999", []),
+        ("-0.000001", []),
+        ("", []),
+    ],
+)
+def test_what_margin_together_saves_is_told_to_the_cent_or_not_at_all(saved, words):
+    told = holdings._tell_saving(saved, "USDC")
+    assert told == [f"Initial margin together is {w} USDC than the chains apart." for w in words]
 
 
 def test_a_what_if_moves_prices_and_its_exit_code_says_who_would_be_liquidated(shell):
