@@ -37,8 +37,8 @@ MAX_ADVANCE_S = 300.0
 MAX_PACKETS_PER_COLLECT = 20_000
 """Bound of one `collect`: what is folded in memory and recorded in one transaction (about 50 MB). A longer way is gone in parts."""
 
-PACKETS_PER_PART = 2_000
-"""Packets of one part of a longer way (`trace`, `collect_parts`): what is folded, recorded and held in memory at once."""
+PACKETS_PER_PART = 1_000
+"""Packets of one part of a longer way (`trace`, `collect_parts`): what is folded and recorded before others get a turn (about half a second)."""
 
 MAX_PACKETS_PER_HEIGHT = 10_000
 """No vault makes more in one block: who claims a number beyond that is not followed for ever to the end of it."""

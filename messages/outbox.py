@@ -6,6 +6,7 @@ packets is a `Claim` until a fold over it ends in a proven head.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -303,7 +304,8 @@ def is_rotation(fact: Fact) -> bool:
 
 def get_next_mark(trail: Trail, sequence: int) -> Cursor | None:
     """The first mark behind a number; None where the trail ends before."""
-    return next((mark for mark in trail.marks if mark.sequence > sequence), None)
+    index = bisect_right(trail.marks, sequence, key=lambda mark: mark.sequence)
+    return trail.marks[index] if index < len(trail.marks) else None
 
 
 def fold_part(cursor: Cursor, claims: Sequence[Claim], trail: Trail, limits: Limits) -> tuple[Cursor, tuple[Fact, ...]]:

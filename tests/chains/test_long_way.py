@@ -6,8 +6,9 @@ import pytest
 
 from chains import base
 from chains.solana import history
+from messages.bodies import RotateOperators
 from messages.errors import Rejected, Unavailable
-from messages.outbox import Walk, fold_part
+from messages.outbox import Walk, fold_part, is_rotation
 from tests.chains.test_every_family import HARNESSES, advance, get_amounts
 
 AMOUNTS = [1_000_000 * n for n in range(1, 12)]
@@ -232,3 +233,60 @@ class Boaster:
         if source == self.inner.sources[0]:
             head = replace(head, sequence=head.sequence + self.ahead)
         return head, proof
+
+
+class Doubter:
+    """A verifier over another one that believes no way on which operators were changed (what Solana's says of a former set)."""
+
+    def __init__(self, inner):
+        self.inner = inner
+
+    def __getattr__(self, name):
+        return getattr(self.inner, name)
+
+    def verify_facts(self, trusted, facts):
+        del trusted
+        if any(is_rotation(fact) for fact in facts):
+            raise Rejected("the operators that say so were no operators any more", reason=base.FORMER_SET)
+
+
+@pytest.mark.parametrize("number", [1, 6, 11])
+async def test_who_vouches_for_the_end_is_judged_by_the_whole_way_before_its_first_part(harness, number):
+    """Else the first parts of a way that only former operators stand for would be on record before a later part says so."""
+    trusted, _ = await advance(harness, await harness.bootstrap())
+    for n in range(1, 12):
+        if n == number:
+            await rotate(harness)
+        else:
+            harness.deposit(n)
+        harness.mine()
+    harness.finalize()
+    trusted, _ = await advance(harness, trusted)
+    chain = harness.chain = replace(harness.chain, max_packets=4, part_packets=3)
+    traced, parts = await catch_up(harness, trusted)
+    facts = [fact for part in parts for fact in part.facts]
+    assert traced.trail.rotations == (facts[number - 1],)
+    assert isinstance(facts[number - 1].inbox_body, RotateOperators)
+    harness.chain = replace(chain, verifier=Doubter(chain.verifier))
+    with pytest.raises(Unavailable) as caught:
+        await catch_up(harness, trusted)
+    assert caught.value.reason == base.FORMER_SET
+    # the twin looks at each part by itself: what comes before the rotation is on record by then
+    recorded = 0
+    for part in parts:
+        try:
+            base.verify_vouched(harness.chain, trusted, part.facts)
+        except Unavailable:
+            break
+        recorded += len(part.facts)
+    assert recorded == (number - 1) // 3 * 3
+
+
+async def rotate(harness):
+    """The vault's first inbox packet: other operators from a week on."""
+    operators = tuple(sorted(bytes([n]) * 20 for n in (5, 6, 7, 8)))
+    treasurer = bytes(12) + bytes([9]) * 20 if harness.chain.family == "evm" else bytes([9]) * 32
+    body = RotateOperators(1, 3, harness.now() + 7 * 86_400, treasurer, operators)
+    certificate = harness.certify(1, body)
+    signed = await harness.chain.submitter.prepare(certificate, [])
+    await harness.chain.submitter.send(signed)

@@ -7,10 +7,12 @@ import io
 import os
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from messages.bodies import Deposited, SeriesListed, TradePending
+from chains.base import Point
+from messages.bodies import Deposited, RotateOperators, SeriesListed, TradePending
 from messages.documents import decode_document, encode_document
 from messages.packet import decode_packet_abi, encode_packet_abi
 from relayer import killpoints
@@ -19,11 +21,12 @@ from relayer.proof_file import Anchor, Judge
 from relayer.replay import Replay
 from relayer.rules.ledger import encode_vault_state
 from relayer.rules.statements import ArchivePackets
-from relayer.store import Store
+from relayer.store import HeadRecord, Store
 from relayer.tasks import attest, watch
-from tests.builders import TOKEN, make_account, make_series, series_id
+from tests.builders import OPERATORS, TOKEN, TREASURER, Outbox, make_account, make_series, make_vault, series_id
 from tests.committee import Committee
 from tests.fakes import ToyCodec, ToyVerifier
+from tests.scenarios import test_solana_rotation
 
 ALICE, BOB = make_account("alice"), make_account("bob")
 SERIES = make_series(3000)
@@ -401,3 +404,56 @@ async def test_a_peer_that_lies_on_a_long_way_is_named_and_another_one_is_heard(
         assert get_states(c, LATE) == get_states(c, 1)
         named = {blame.source for blame, _, _ in node.store.get_blames() if blame.reason == "bad_archive"}
         assert named == {f"0x{liar.hex()}"}
+
+
+# ---- a vault whose operators change on the way
+
+
+class SmallSteps(test_solana_rotation.Rotating):
+    """As Rotating, with nodes that fold one packet in a collect and one in a part: every way is long."""
+
+    def start(self, i):
+        super().start(i)
+        chains = self.services[i].node.chains
+        for vault_id, chain in chains.items():
+            chains[vault_id] = replace(chain, max_packets=1, part_packets=1)
+
+
+@pytest.mark.parametrize(
+    "story",
+    [
+        test_solana_rotation.test_whoever_joins_late_walks_from_the_first_set_over_two_rotations,
+        test_solana_rotation.test_those_who_left_are_believed_by_nobody_and_those_who_come_not_before,
+    ],
+    ids=["who joins late", "who left"],
+)
+async def test_operators_change_on_a_long_way_as_on_a_short_one(tmp_path, monkeypatch, story):
+    monkeypatch.setattr(test_solana_rotation, "Rotating", SmallSteps)
+    await story(tmp_path)
+
+
+async def test_rotations_beyond_the_proven_head_are_found_after_a_restart_and_kept_as_parts_come(tmp_path):
+    """A process that ended on its way must not forget who became operator there, when it judges who vouches for the rest."""
+    outbox = Outbox(make_vault(0))
+    rotation = RotateOperators(1, 3, outbox.time + 90_000, TREASURER, tuple(OPERATORS[:3]))
+    for n in range(9):
+        if n in {1, 4, 7}:
+            outbox.ack(rotation)
+        else:
+            outbox.put(Deposited(ALICE, TOKEN, n + 1))
+    facts, vault_id = outbox.facts(), outbox.vault_id
+    store = Store(tmp_path / "node.db")
+    node = SimpleNamespace(store=store, unfinished_rotations={})
+    chain = SimpleNamespace(vault_id=vault_id, observer=object())
+    assert list(await watch.get_unfinished_rotations(node, chain)) == []
+    head = HeadRecord(vault_id, Point(1, bytes([1]) * 32, outbox.time), 3, facts[2].head, b"proof")
+    store.record_collected("eip155:1000", [], head, facts[:3])
+    store.record_part(vault_id, facts[3:6])
+    node.unfinished_rotations.clear()  # as after a start
+    assert list(await watch.get_unfinished_rotations(node, chain)) == [facts[4]]
+    node.states = SimpleNamespace(compute_after=lambda *_: (None, ()), record_part=lambda *_: None)
+    watch.record_part(node, vault_id, SimpleNamespace(facts=facts[6:]))
+    assert list(await watch.get_unfinished_rotations(node, chain)) == [facts[4], facts[7]]
+    chain.observer = None  # headers prove its states: nobody is asked who vouches
+    assert await watch.get_unfinished_rotations(node, chain) == ()
+    store.close()
