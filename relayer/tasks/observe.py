@@ -39,9 +39,7 @@ async def step(node: Node, vault_id: bytes) -> bool:
     judge_heard(node, vault_id)
     if chain.observer is None or node.store.is_halted(f"chain:{chain.chain_id}"):
         return False
-    # after a rotation the one may know earlier than the other: facts of another vault, or what operators say of this one
-    counted = (*node.get_committee().operators, *chain.observer.get_operators(node.clock.now()))
-    if node.signer.operator not in counted:
+    if node.signer.operator not in _get_counted(node, chain.observer):
         return False  # nobody would count it
     await _tell_succession(node, chain, chain.observer)
     try:
@@ -75,6 +73,11 @@ def is_due(node: Node, vault_id: bytes, sighting: Sighting) -> bool:
     is_waiting = bool(timeouts) or node.progress.since is not None
     period_s = node.timing.observe_s if is_waiting else node.timing.observe_idle_s
     return sighting.time - said.time >= period_s
+
+
+def _get_counted(node: Node, observer: Observer) -> set[bytes]:
+    """Operators whose word on a vault counts now, or is about to: facts of another vault may know a rotation earlier than this one's word."""
+    return {*node.get_committee().operators, *observer.get_operators(node.clock.now())}
 
 
 async def _tell_succession(node: Node, chain: Chain[Any, Any, Any, Any], observer: Observer) -> None:

@@ -17,6 +17,7 @@ from relayer.commands import proofs
 from relayer.commands.operators import show_operators
 from relayer.commands.proofs import prove_fact, replay_store, verify_file
 from relayer.commands.view import ReadOnlyStore, View
+from relayer.metrics import compute_families
 from relayer.proof_file import Anchor, Judge, decode_proof_file, encode_proof_file
 from relayer.rules.plan import PlanResult
 from tests.builders import OPERATOR_KEYS, OPERATORS, TREASURER, make_key
@@ -147,6 +148,8 @@ async def test_the_next_set_settles_with_no_edit_of_settings(tmp_path):
             assert head.point.time >= instant
             assert not node.store.get_halts()
             assert not node.store.get_evidence()
+            ages = {f.name: f for f in compute_families(service)}["optsettle_observation_age_seconds"].samples
+            assert {dict(s.labels)["operator"] for s in ages} == {"0x" + o.hex() for o in NEW}  # who left may be silent
         assert done
 
 
