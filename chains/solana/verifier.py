@@ -94,9 +94,10 @@ class SolanaVerifier(Verifier[Attested, Trusted, Attested, Attested]):
 
         An update that is no newer and proves the next operators is a step too: all else stays. Rejected and Conflict also as `rotation.follow`.
         """
+        before = self._rules.follow(trusted.handovers)
         known = self._rules.follow(trusted.handovers, update.handovers, trusted.clock)
         bare = replace(trusted, handovers=())
-        if known.handovers != trusted.handovers:
+        if known != before:
             stood = observations.verify_attested(self._rules.vault_id, known.sets, update)
             if stood.slot <= trusted.slot and (stood.sequence != trusted.sequence or stood.head == trusted.head):
                 return replace(trusted, handovers=known.handovers)

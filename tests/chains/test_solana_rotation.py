@@ -384,6 +384,26 @@ def test_a_later_set_that_people_name_from_0_on_leads_to_the_next():
     assert get_reason(loose.verify_update, trusted, replace(update, handovers=(TO_MIXED,)), NOW) == "unknown_signer"
 
 
+def test_settings_that_begin_with_a_later_set_go_on_from_the_same_record():
+    """People who do not believe the former keys any more change the settings; what is on record stays what it is."""
+    trusted = VERIFIER.verify_update(
+        start(), replace(STORY.stand(MIXED_KEYS[:3], STORY.r1 + 2, T1 + 60), handovers=(TO_MIXED,)), NOW
+    )
+    same = STORY.stand(MIXED_KEYS[:3], STORY.r1 + 2, T1 + 60)
+    next_one = replace(STORY.stand(NEXT_KEYS[:3], STORY.r2 + 1, T2), handovers=(TO_NEXT,))
+    for since in (T1, 0):
+        later = make_verifier(OperatorSet(since, MIXED, 3))
+        assert get_reason(later.verify_update, trusted, same, NOW) == "old"
+        after = later.verify_update(trusted, next_one, NOW)
+        assert (after.clock, after.handovers) == (T2, (TO_NEXT,))
+        assert (
+            get_reason(later.verify_update, trusted, STORY.stand(OPERATOR_KEYS[:3], 5, T1 + 90), NOW)
+            == "unknown_signer"
+        )
+    later = make_verifier(OperatorSet(T1, MIXED, 3))
+    assert get_reason(later.verify_bootstrap, STORY.stand(OPERATOR_KEYS[:3], 4, T1 - 1), NOW) == "no_set"
+
+
 def test_sets_that_people_name_otherwise_than_the_vault_are_told_and_not_overruled():
     wrong = make_verifier(FIRST, OperatorSet(T1 + 5, MIXED, 3))
     facts, seen = STORY.get_facts()[:4], STORY.stand(OPERATOR_KEYS[:3], 4, START + 60)
