@@ -9,7 +9,7 @@ import sys
 
 from bench.figures import Figure, describe_machine
 
-BENCHES = ("light_client", "proofs", "cosmos", "fold", "plan", "latency")
+BENCHES = ("light_client", "proofs", "cosmos", "fold", "far", "plan", "latency")
 """Modules of this folder with `run(seconds) -> list[Figure]`."""
 
 

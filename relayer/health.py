@@ -155,6 +155,11 @@ def get_missing(service: Service, carrier: CarrierState | None) -> tuple[str, ..
     """What a started node still lacks before it can take part; () when it is ready."""
     node, missing = service.node, []
     missing += [f"no proven head of {c.chain_id}" for v, c in node.chains.items() if node.store.get_head(v) is None]
+    missing += [
+        f"packets up to the proven head of {node.chains[v].chain_id}"
+        for v in node.find_unfinished()
+        if node.store.get_head(v) is not None
+    ]
     if not service.last_steps:
         missing.append("the loops do not run")
     if carrier is not None and not carrier.is_connected:

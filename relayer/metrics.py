@@ -288,7 +288,8 @@ def _add_effects(out: _Families, node: Node) -> None:
 
 def _add_loops(out: _Families, service: Service, now: int) -> None:
     for name, at in service.last_steps.items():
-        out.gauge("loop_age_seconds", "Time since a loop last ended a step.", now - at, loop=name)
+        age = now - max(at, service.node.active_at.get(name, 0))
+        out.gauge("loop_age_seconds", "Time since a loop last ended a step, or got on with a long one.", age, loop=name)
 
 
 def _add_gossip(out: _Families, node: Node, carrier: CarrierState | None) -> None:

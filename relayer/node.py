@@ -218,6 +218,8 @@ class Node:
             bytes, set[bytes]
         ] = {}  # vault -> operators whose packets did not fold or went missing
         self.peer_gaps: dict[bytes, int] = {}  # vault -> first number that was missing last time
+        self.is_stopping = False
+        self.active_at: dict[str, int] = {}  # loop -> when a step of it that takes long last got on
         # vault -> the way to a head far away along packets of peers; of `relayer.tasks.watch`
         self.peer_ways: dict[bytes, Any] = {}
         # vault -> facts beyond its newest proven head that change operators; of `relayer.tasks.watch`

@@ -254,7 +254,7 @@ class Service:
 
     def stop(self) -> None:
         """Ask every loop to end after its present step."""
-        self._is_stopping = True
+        self._is_stopping = self.node.is_stopping = True
         for follower in self._followers:
             follower.cancel()
         node = self.node

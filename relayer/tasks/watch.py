@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -96,7 +96,9 @@ async def _look(node: Node, vault_id: bytes) -> bool:
             reason="stale_trusted",
         )
     if vault_id in node.peer_ways:
-        return await _go_on_with_peers(node, chain, node.peer_ways[vault_id])
+        with suppress(_StoppingError):
+            return await _go_on_with_peers(node, chain, node.peer_ways[vault_id])
+        return False
     base = chain.verifier.get_point(trusted)
     advanced = await advance(chain, trusted, now)
     node.store.record_blames(advanced.blames, now)
@@ -112,7 +114,9 @@ async def _look(node: Node, vault_id: bytes) -> bool:
     except Unavailable as error:
         try:
             if error.reason == FAR:
-                return await catch_up(node, chain, trusted, headers)
+                with suppress(_StoppingError):
+                    return await catch_up(node, chain, trusted, headers)
+                return False
             raise
         except Unavailable as last_error:
             # The headers are verified whatever the packets do: an outage of packets must not let the light client expire. But where who
@@ -402,8 +406,12 @@ def _doubt(node: Node, vault_id: bytes) -> None:
         doubted.clear()  # everybody else failed too: begin again
 
 
+class _StoppingError(Exception):
+    """The node stops: a long way ends at the next piece."""
+
+
 class _Progress:
-    """Says now and then in the log how far a long way was gone."""
+    """Says now and then in the log how far a long way was gone, and that the loop is alive."""
 
     def __init__(self, node: Node, chain_id: str) -> None:
         self._node = node
@@ -411,8 +419,11 @@ class _Progress:
         self._told_at: dict[str, int] = {}
 
     def tell(self, what: str, done: int, total: int) -> None:
-        """See `chains.base.Tell`."""
+        """See `chains.base.Tell`. Raises _StoppingError."""
         now = self._node.clock.now()
+        self._node.active_at[f"watch {self._chain_id}"] = now
+        if self._node.is_stopping:
+            raise _StoppingError
         if done == total or now - self._told_at.setdefault(what, 0) >= TELL_EVERY_S:
             self._told_at[what] = now
             self._node.log.info("catching up", chain=self._chain_id, step=what, done=done, total=total)

@@ -14,9 +14,12 @@ import pytest
 from chains.base import Point
 from messages.bodies import Deposited, RotateOperators, SeriesListed, TradePending
 from messages.documents import decode_document, encode_document
+from messages.errors import Conflict
 from messages.packet import decode_packet_abi, encode_packet_abi
 from relayer import killpoints
+from relayer import node as node_module
 from relayer.archive import ArchiveStart, iterate_chain_records, read_archive, write_archive
+from relayer.health import get_missing
 from relayer.proof_file import Anchor, Judge
 from relayer.replay import Replay
 from relayer.rules.ledger import encode_vault_state
@@ -419,17 +422,9 @@ class SmallSteps(test_solana_rotation.Rotating):
             chains[vault_id] = replace(chain, max_packets=1, part_packets=1)
 
 
-@pytest.mark.parametrize(
-    "story",
-    [
-        test_solana_rotation.test_whoever_joins_late_walks_from_the_first_set_over_two_rotations,
-        test_solana_rotation.test_those_who_left_are_believed_by_nobody_and_those_who_come_not_before,
-    ],
-    ids=["who joins late", "who left"],
-)
-async def test_operators_change_on_a_long_way_as_on_a_short_one(tmp_path, monkeypatch, story):
+async def test_operators_change_on_a_long_way_as_on_a_short_one(tmp_path, monkeypatch):
     monkeypatch.setattr(test_solana_rotation, "Rotating", SmallSteps)
-    await story(tmp_path)
+    await test_solana_rotation.test_whoever_joins_late_walks_from_the_first_set_over_two_rotations(tmp_path)
 
 
 async def test_rotations_beyond_the_proven_head_are_found_after_a_restart_and_kept_as_parts_come(tmp_path):
@@ -457,3 +452,71 @@ async def test_rotations_beyond_the_proven_head_are_found_after_a_restart_and_ke
     chain.observer = None  # headers prove its states: nobody is asked who vouches
     assert await watch.get_unfinished_rotations(node, chain) == ()
     store.close()
+
+
+# ---- the loop and the node around a long way
+
+
+async def test_a_node_is_not_ready_on_its_way_looks_alive_and_stops_at_the_next_part(tmp_path, monkeypatch):
+    async with LongWay(tmp_path) as c:
+        c.start(LATE)
+        await c.run_for(10)
+        await c.kill(LATE)
+        await c.live()
+        chain_id, vault_id = c.chains[0].chain_id, c.chains[0].vault_id
+        paused = await stop_after_parts(c, monkeypatch, 2)
+        service = c.services[LATE]
+        assert get_missing(service, None) == (f"packets up to the proven head of {chain_id}",)
+        began = service.last_steps[f"watch {chain_id}"]
+        assert service.node.active_at[f"watch {chain_id}"] >= began
+        service.stop()
+        paused.clear()
+        await c.run_for(10)
+        assert c.tasks[LATE].done()
+        assert service.node.store.get_cursor(vault_id).sequence < FIRST
+        assert service.node.store.verify_all()["facts"] > 0
+        await c.stop(LATE)
+        monkeypatch.undo()
+        c.start(LATE)
+        await c.run_until_joined()
+        assert get_missing(c.services[LATE], None) == ()
+
+
+@pytest.mark.parametrize(("reason", "is_halted"), [("backing", False), ("conservation", True)])
+async def test_what_stands_behind_debts_is_judged_when_no_vault_is_on_its_way(tmp_path, monkeypatch, reason, is_halted):
+    """One vault is there and the other is far: the house may owe here what lies in packets that are still to come there."""
+
+    def refuse(states, parameters):
+        raise Conflict("the house owes more than stands behind it", reason=reason)
+
+    async with LongWay(tmp_path) as c:
+        await c.live()
+        paused = await stop_after_parts(c, monkeypatch, 2)
+        node = c.services[LATE].node
+        assert node.find_unfinished() == (c.chains[0].vault_id,)
+        monkeypatch.setattr(node_module, "verify_conservation", refuse)
+        node.verify_worth()
+        assert node.store.is_halted("node") == is_halted
+        if not is_halted:
+            paused.clear()
+            for _ in range(60):
+                await c.run_for(5)
+                if not node.find_unfinished():
+                    break
+            assert node.store.is_halted("node")  # nothing is on its way any more: now it counts
+
+
+async def test_a_proposal_far_ahead_waits_and_nobody_is_blamed_for_it(tmp_path, monkeypatch):
+    async with LongWay(tmp_path) as c:
+        await c.live()
+        paused = await stop_after_parts(c, monkeypatch, 1)
+        node = c.services[LATE].node
+        put_trade(c.chains[0], c.clock, nonce=2)
+        await c.run_for(30)
+        assert node.store.get_blames() == ()
+        paused.clear()
+        await c.run_until_joined()
+        # what waited meanwhile has grown old, and that is said of nobody
+        assert {(b.chain, b.source, b.reason) for b, _, _ in node.store.get_blames()} <= {
+            ("gossip", "node", "market_time")
+        }
