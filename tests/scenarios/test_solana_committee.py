@@ -158,13 +158,13 @@ class Net:
 
     # ---- what one operator that lies says
 
-    def lie(self, sequence, head, *, key=OPERATOR_KEYS[3], clock=None, slot=None):
+    def lie(self, sequence, head, *, key=OPERATOR_KEYS[3], clock=None, slot=None, carrier=None):
         clock = self.clock.now() - 13 if clock is None else clock
         slot = self.network.compute_view().finalized if slot is None else slot
         observation = Observation(self.vault_id, slot, clock, sequence, head)
         signature = sign_digest(key, compute_observation_digest(observation))
         statement = encode_observation(SignedObservation(observation, get_address(key), signature))
-        self.say(encode_document(SignedState(self.vault_id, statement)), key)
+        self.say(encode_document(SignedState(self.vault_id, statement)), carrier or key)
 
     def say(self, body, key=OPERATOR_KEYS[3]):
         self.said = getattr(self, "said", 0) + 1

@@ -187,27 +187,39 @@ async def test_whoever_joins_late_walks_from_the_first_set_over_two_rotations(tm
 
 
 async def test_those_who_left_are_believed_by_nobody_and_those_who_come_not_before(tmp_path):
-    async with Rotating(tmp_path) as net:
+    async with Rotating(tmp_path, honest=3) as net:  # the fourth stays, and carries what others say
         for i in (4, 5):
             net.start(i)
         net.deposit(1_000)
         await net.run_until(net.has_facts(1))
         instant = await net.rotate(NEW_KEYS)
-        sequence = net.read_state().outbox_sequence
-        forged = bytes([7]) * 32
-        await net.pass_to(instant - 40)
-        for key in NEW_KEYS:  # too early: m of the next set, and none of them in force
-            net.lie(sequence + 1, forged, key=key)
+        state = net.read_state()
+
+        async def lie(keys):
+            """The true head at a time that has not come yet: m who are believed would end packets that are still alive."""
+            for _ in range(6):
+                for key in keys:
+                    net.lie(
+                        state.outbox_sequence,
+                        state.outbox_head,
+                        key=key,
+                        clock=net.clock.now() + 25,
+                        slot=2**40,
+                        carrier=OPERATOR_KEYS[3],
+                    )
+                await net.pass_time(4)
+                for service in net.services.values():
+                    assert service.node.get_proven_times()[net.vault_id] <= net.clock.now()
+
+        await net.pass_to(instant - 60)
+        await lie(NEW_KEYS[1:])  # too early: m of the next set, and one of them in force
         await net.pass_to(instant + 30)
-        for _ in range(4):  # too late: m of the former set, and none of them in force
-            for n, key in enumerate(OPERATOR_KEYS):
-                net.lie(sequence + 1 + n, forged, key=key, clock=net.clock.now() - 5)
-            await net.pass_time(6)
-        await net.pass_time(40)
-        for service in net.services.values():
-            assert service.node.store.get_cursor(net.vault_id).sequence == sequence
-            assert not service.node.store.get_halts()
+        await lie(OPERATOR_KEYS[:3])  # too late: m of the former set, and one of them in force
+        await net.pass_time(60, step=10)
+        for i, service in net.services.items():
             assert service.node.get_proven_times()[net.vault_id] >= instant
+            assert not service.node.store.get_halts()
+            assert ("0x" + OPERATORS[3].hex(), "unknown_signer") in net.get_blames(i)
 
 
 async def test_keys_in_quarantine_say_what_they_read_over_the_instant(tmp_path):
