@@ -22,6 +22,7 @@ from messages.errors import Rejected, Unavailable
 from messages.outbox import Claim
 from messages.packet import compute_commitment
 from messages.wire import encode_envelope
+from relayer import node as node_module
 from relayer.database import encode_u64
 from relayer.keys import Journal, Secret, Signer
 from relayer.rules.plan import finalize_packet
@@ -476,15 +477,15 @@ async def test_conservation_that_broke_right_before_a_crash_halts_at_the_next_st
 
     async with Committee(tmp_path) as c:
         await c.run_for(10)
-        original = watch.verify_conservation
-        watch.verify_conservation = lambda states, parameters: None  # the process dies before it looks
+        original = node_module.verify_conservation
+        node_module.verify_conservation = lambda states, parameters: None  # the process dies before it looks
         try:
             c.chains[0].put(Deposited(ALICE, TOKEN, 10), c.clock.now())
             c.chains[0].put(Claimed(ALICE, TOKEN, 1), c.clock.now())
             await c.run_for(10)
             await c.stop(0)
         finally:
-            watch.verify_conservation = original
+            node_module.verify_conservation = original
         service = c.open(0)
         assert service.node.store.is_halted("node")
         service.close()
