@@ -17,7 +17,7 @@ from relayer.rules.ledger import (
     get_vault_id,
 )
 from relayer.rules.prices import get_settlement_key
-from relayer.store import SNAPSHOT_EVERY, Store
+from relayer.store import SNAPSHOT_EVERY, SNAPSHOTS_KEPT, SPARSE_SNAPSHOT_EVERY, Store
 
 KEPT_STATES = 12
 """States per vault that stay in memory: the newest, and those of cuts that are being agreed on."""
@@ -67,8 +67,14 @@ class VaultStates:
         self._keep(vault_id, state)
         return state
 
-    def compute_after(self, vault_id: bytes, facts: Sequence[Fact]) -> tuple[VaultState, tuple[tuple[int, bytes], ...]]:
-        """The state after facts that are about to be recorded, and the snapshots that go with them."""
+    def compute_after(
+        self, vault_id: bytes, facts: Sequence[Fact], *, upto: int = 0
+    ) -> tuple[VaultState, tuple[tuple[int, bytes], ...]]:
+        """The state after facts that are about to be recorded, and the snapshots that go with them.
+
+        ``upto``: the number that they are a part of the way to: of states long before it only those that would be kept are written.
+        """
+        dense = upto - SNAPSHOTS_KEPT * SNAPSHOT_EVERY
         state = self.get_newest(vault_id)
         snapshots: list[tuple[int, bytes]] = []
         at = 0
@@ -76,7 +82,8 @@ class VaultStates:
             room = SNAPSHOT_EVERY - state.outbox_sequence % SNAPSHOT_EVERY
             state = apply_facts(state, facts[at : at + room])
             at += room
-            if state.outbox_sequence % SNAPSHOT_EVERY == 0:
+            at_hand = state.outbox_sequence >= dense or state.outbox_sequence % SPARSE_SNAPSHOT_EVERY == 0
+            if state.outbox_sequence % SNAPSHOT_EVERY == 0 and at_hand:
                 snapshots.append((state.outbox_sequence, encode_vault_state(state)))
         return state, tuple(snapshots)
 

@@ -57,6 +57,9 @@ ASK_EVERY_S = 15
 PEER_PATIENCE_S = 4 * ASK_EVERY_S
 """How long a peer that sends a long way may have nothing new before another one is heard."""
 
+SUCCESSION_PACKETS = 2_000
+"""Packets of earlier parts that may still say, with the last part, who become operators next: more than one handover spans."""
+
 TELL_EVERY_S = 30
 """Seconds between two sentences in the log while a vault's head is far away."""
 
@@ -254,7 +257,7 @@ async def catch_up(node: Node, chain: Chain[Any, Any, Any, Any], trusted: Any, h
             if part.head == traced.head:
                 record(node, chain, (), point, part)
             else:
-                record_part(node, vault_id, part)
+                record_part(node, vault_id, part, traced.head.sequence)
             cursor = part.cursor
     return True
 
@@ -349,10 +352,10 @@ async def _go_on_with_peers(node: Node, chain: Chain[Any, Any, Any, Any], way: P
     if way.reached != (way.traced is None, reached):
         way.reached, way.waits_since = (way.traced is None, reached), now
     elif now - way.waits_since > PEER_PATIENCE_S:
+        # one author for the whole way: the next look asks the own endpoints again, then another peer
         _doubt(node, vault_id)
-        way.waits_since, reached = now, begin
-        if way.traced is None:
-            del node.peer_ways[vault_id]  # one author for the whole way: the next one begins anew
+        del node.peer_ways[vault_id]
+        reached = begin
     await ask_peers(node, vault_id, reached)
     raise Unavailable("the peers have not sent these packets yet", got=reached + 1, reason="no_peer_packets")
 
@@ -386,7 +389,7 @@ async def _record_held(node: Node, chain: Chain[Any, Any, Any, Any], way: PeerWa
         if part.head == traced.head:
             record(node, chain, (), chain.verifier.get_point(way.beginning.trusted), part)
         else:
-            record_part(node, vault_id, part)
+            record_part(node, vault_id, part, traced.head.sequence)
         way.progress.tell("recorded from peers", after.sequence, traced.head.sequence)
         await asyncio.sleep(0)  # others have work too
 
@@ -495,7 +498,7 @@ def _make_succession(
     trusted = chain.codec.decode_trusted(headers[-1].trusted) if headers else get_newest_trusted(node, chain)
     last, cursor = node.store.get_head(chain.vault_id), node.store.get_cursor(chain.vault_id)
     # the facts of earlier parts under this head belong to it too
-    since = max(0 if last is None else last.sequence, cursor.sequence - PACKETS_PER_PART)
+    since = max(0 if last is None else last.sequence, cursor.sequence - SUCCESSION_PACKETS)
     facts = [*node.store.iterate_facts(chain.vault_id, since, cursor.sequence), *collected.facts]
     before = node.store.get_fact_head(chain.vault_id, since)
     assert before is not None  # on record, as since <= cursor
@@ -507,12 +510,12 @@ def _make_succession(
     return [_make_header(chain, "update", chain.codec.encode_update(update), after)]
 
 
-def record_part(node: Node, vault_id: bytes, collected: Collected[Any]) -> None:
-    """Write the facts of a part and the snapshots among them in one transaction; nothing follows from them yet.
+def record_part(node: Node, vault_id: bytes, collected: Collected[Any], upto: int) -> None:
+    """Write the facts of a part of the way to a number, and the snapshots among them, in one transaction; nothing follows from them yet.
 
     No fate of a packet and no time: a part says nothing of the state that the head at the end of the way proves.
     """
-    state, snapshots = node.states.compute_after(vault_id, collected.facts)
+    state, snapshots = node.states.compute_after(vault_id, collected.facts, upto=upto)
     node.store.record_part(vault_id, collected.facts, snapshots)
     node.states.record_part(vault_id, state)
     if vault_id in node.unfinished_rotations:

@@ -18,6 +18,8 @@ from messages.errors import Conflict
 from messages.packet import decode_packet_abi, encode_packet_abi
 from relayer import killpoints
 from relayer import node as node_module
+from relayer import states as states_module
+from relayer import store as store_module
 from relayer.archive import ArchiveStart, iterate_chain_records, read_archive, write_archive
 from relayer.health import get_missing
 from relayer.proof_file import Anchor, Judge
@@ -133,6 +135,24 @@ async def test_a_late_node_joins_in_parts_and_ends_where_the_others_are(tmp_path
         await c.run_for(200)
         assert sum(accepted for _, accepted in c.chains[0].received) == before[0] + 1
         assert get_states(c, LATE) == get_states(c, 1)
+
+
+async def test_on_a_long_way_only_states_are_kept_that_stay(tmp_path, monkeypatch):
+    for module in (states_module, store_module):
+        monkeypatch.setattr(module, "SNAPSHOT_EVERY", 5)
+        monkeypatch.setattr(module, "SNAPSHOTS_KEPT", 2)
+        monkeypatch.setattr(module, "SPARSE_SNAPSHOT_EVERY", 20)
+    async with LongWay(tmp_path) as c:
+        await c.live()
+        c.start(LATE)
+        await c.run_until_joined()
+        store, vault_id = c.services[LATE].node.store, c.chains[0].vault_id
+        last = len(c.chains[0].packets)
+        found = {store.get_snapshot(vault_id, n)[0] for n in range(20, last + 1)}
+        assert found == {n for n in range(20, last + 1, 5) if n % 20 == 0 or n >= last - 10}
+        for n in (3, 20, 33, last):
+            states = [c.services[i].node.states.get_at(vault_id, n) for i in (LATE, 0)]
+            assert encode_vault_state(states[0]) == encode_vault_state(states[1])
 
 
 async def test_without_parts_it_would_never_join(tmp_path, monkeypatch):
@@ -446,8 +466,8 @@ async def test_rotations_beyond_the_proven_head_are_found_after_a_restart_and_ke
     store.record_part(vault_id, facts[3:6])
     node.unfinished_rotations.clear()  # as after a start
     assert list(await watch.get_unfinished_rotations(node, chain)) == [facts[4]]
-    node.states = SimpleNamespace(compute_after=lambda *_: (None, ()), record_part=lambda *_: None)
-    watch.record_part(node, vault_id, SimpleNamespace(facts=facts[6:]))
+    node.states = SimpleNamespace(compute_after=lambda *_, **__: (None, ()), record_part=lambda *_: None)
+    watch.record_part(node, vault_id, SimpleNamespace(facts=facts[6:]), 20)
     assert list(await watch.get_unfinished_rotations(node, chain)) == [facts[4], facts[7]]
     chain.observer = None  # headers prove its states: nobody is asked who vouches
     assert await watch.get_unfinished_rotations(node, chain) == ()
