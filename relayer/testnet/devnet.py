@@ -7,7 +7,7 @@ The harness knows `Devnet` and no family. A family is one module with two ways t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,6 +101,29 @@ class Devnet(ABC):
 
     def start_node(self) -> None:  # noqa: B027  a chain without such a node has none to start
         """Start it again from its files, and wait until it follows the chain."""
+
+
+class GivenDevnet(Devnet):
+    """Endpoints of a file, which also says the checkpoint; ``get_settings`` is asked once the vault is there."""
+
+    def __init__(
+        self,
+        name: str,
+        site: Site,
+        endpoints: list[dict[str, str]],
+        checkpoint: bytes,
+        get_settings: Callable[[], dict[str, Any]],
+    ) -> None:
+        super().__init__(name, site, endpoints)
+        self._checkpoint, self._get_settings = checkpoint, get_settings
+
+    def get_anchor(self, timeout_s: float) -> tuple[bytes, dict[str, Any]]:  # noqa: ARG002  operators wait themselves
+        """See `Devnet`."""
+        return self._checkpoint, self._get_settings()
+
+    def describe(self) -> str:
+        """See `Devnet`."""
+        return f"{self.chain} through given endpoints"
 
 
 def start_devnet(group: Group, plan: ChainPlan, secret: bytes, *, slots_per_epoch: int, faults: bool) -> Devnet:

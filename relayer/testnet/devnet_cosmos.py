@@ -10,7 +10,7 @@ from chains.cosmos.verifier import CosmosSettings, encode_settings
 from messages.canonical import decode_canonical
 from relayer.demo.scenario import ChainPlan
 from relayer.testnet.cosmos_door import CosmosDoor, Money
-from relayer.testnet.devnet import Devnet, start_endpoint_proxy
+from relayer.testnet.devnet import Devnet, GivenDevnet, start_endpoint_proxy
 from relayer.testnet.door import wait_until
 from relayer.testnet.given import GivenCosmos, open_key
 from relayer.testnet.processes import Group, Process
@@ -59,22 +59,6 @@ class WasmdDevnet(Devnet):
         self._network.restart(KILLED)
 
 
-class GivenCosmosDevnet(Devnet):
-    """Endpoints of a file, which also says the checkpoint."""
-
-    def __init__(self, name: str, site: LiveCosmosSite, given: GivenCosmos) -> None:
-        super().__init__(name, site, [e.model_dump() for e in given.endpoints])
-        self._given = given
-
-    def get_anchor(self, timeout_s: float) -> tuple[bytes, dict[str, Any]]:  # noqa: ARG002  operators wait themselves
-        """See `Devnet`."""
-        return bytes.fromhex(self._given.checkpoint[2:]), self._given.settings
-
-    def describe(self) -> str:
-        """See `Devnet`."""
-        return f"{self.chain} through given endpoints"
-
-
 def start(group: Group, plan: ChainPlan, secret: bytes, *, slots_per_epoch: int, faults: bool) -> WasmdDevnet:  # noqa: ARG001  no epochs, no liars here
     """See `start_devnet`."""
     chain_id = get_comet_chain_id(plan.chain)
@@ -86,7 +70,7 @@ def start(group: Group, plan: ChainPlan, secret: bytes, *, slots_per_epoch: int,
     return WasmdDevnet(plan.name, LiveCosmosSite(plan.name, plan.chain, door), network, endpoints, (proxy,))
 
 
-def open_given(path: Path, name: str, given: GivenCosmos, secret: bytes) -> GivenCosmosDevnet:
+def open_given(path: Path, name: str, given: GivenCosmos, secret: bytes) -> GivenDevnet:
     """See `devnet.open_given`."""
     money = Money(given.denom, given.gas_price, int(given.fund_amount))
     chain_id = given.chain.partition(":")[2] if given.chain_id is None else given.chain_id
@@ -98,7 +82,9 @@ def open_given(path: Path, name: str, given: GivenCosmos, secret: bytes) -> Give
         given.prefix,
         money,
     )
-    return GivenCosmosDevnet(name, LiveCosmosSite(name, given.chain, door), given)
+    endpoints = [e.model_dump() for e in given.endpoints]
+    checkpoint = bytes.fromhex(given.checkpoint[2:])
+    return GivenDevnet(name, LiveCosmosSite(name, given.chain, door), endpoints, checkpoint, lambda: given.settings)
 
 
 def find_reason() -> str:

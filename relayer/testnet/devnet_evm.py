@@ -8,7 +8,7 @@ from typing import Any
 from messages.canonical import decode_canonical
 from messages.errors import Unavailable
 from relayer.demo.scenario import ChainPlan
-from relayer.testnet.devnet import Devnet, start_endpoint_proxy
+from relayer.testnet.devnet import Devnet, GivenDevnet, start_endpoint_proxy
 from relayer.testnet.door import Door, get_faucet_key
 from relayer.testnet.given import GivenEvm, open_key
 from relayer.testnet.nodes import Beacon, SidecarSizes, find_anvil, install_anvil, start_anvil, start_sidecar
@@ -44,22 +44,6 @@ class AnvilDevnet(Devnet):
         return f"{self.chain} on anvil with a sidecar (epochs of {sizes.slots_per_epoch} slots of {sizes.seconds_per_slot} s)"
 
 
-class GivenEvmDevnet(Devnet):
-    """Endpoints of a file, which also says the checkpoint."""
-
-    def __init__(self, name: str, site: LiveEvmSite, given: GivenEvm) -> None:
-        super().__init__(name, site, [e.model_dump() for e in given.endpoints])
-        self._given = given
-
-    def get_anchor(self, timeout_s: float) -> tuple[bytes, dict[str, Any]]:  # noqa: ARG002  operators wait themselves
-        """See `Devnet`."""
-        return bytes.fromhex(self._given.checkpoint[2:]), self._given.settings
-
-    def describe(self) -> str:
-        """See `Devnet`."""
-        return f"{self.chain} through given endpoints"
-
-
 def start(group: Group, plan: ChainPlan, secret: bytes, *, slots_per_epoch: int, faults: bool) -> AnvilDevnet:  # noqa: ARG001  nobody lies here
     """See `start_devnet`."""
     number = int(plan.chain.partition(":")[2])
@@ -75,10 +59,14 @@ def start(group: Group, plan: ChainPlan, secret: bytes, *, slots_per_epoch: int,
     return AnvilDevnet(plan.name, site, beacon, endpoints, (execution, consensus))
 
 
-def open_given(path: Path, name: str, given: GivenEvm, secret: bytes) -> GivenEvmDevnet:
+def open_given(path: Path, name: str, given: GivenEvm, secret: bytes) -> GivenDevnet:
     """See `devnet.open_given`."""
     door = Door(given.endpoints[0].execution, given.chain_id, open_key(path, given), secret, int(given.fund_wei))
-    return GivenEvmDevnet(name, LiveEvmSite(name, f"eip155:{given.chain_id}", door), given)
+    endpoints = [e.model_dump() for e in given.endpoints]
+    checkpoint = bytes.fromhex(given.checkpoint[2:])
+    return GivenDevnet(
+        name, LiveEvmSite(name, f"eip155:{given.chain_id}", door), endpoints, checkpoint, lambda: given.settings
+    )
 
 
 def find_reason() -> str:

@@ -18,7 +18,7 @@ from contracts.solana import get_program
 from messages.canonical import decode_canonical
 from messages.errors import Rejected
 from relayer.demo.scenario import ChainPlan
-from relayer.testnet.devnet import Devnet, start_endpoint_proxy
+from relayer.testnet.devnet import Devnet, GivenDevnet, start_endpoint_proxy
 from relayer.testnet.door import wait_until
 from relayer.testnet.given import GivenSolana, open_key
 from relayer.testnet.lying_proxy import start_lying_proxy
@@ -93,24 +93,6 @@ class SurfnetDevnet(Devnet):
         return sum(event.get("event") == "forged" for liar in self.liars for event in liar.get_events())
 
 
-class GivenSolanaDevnet(Devnet):
-    """Endpoints of a file, which also says the genesis hash: all that there is of a checkpoint in this family."""
-
-    site: LiveSolanaSite
-
-    def __init__(self, name: str, site: LiveSolanaSite, given: GivenSolana) -> None:
-        super().__init__(name, site, [e.model_dump() for e in given.endpoints])
-        self._genesis = decode_key(given.genesis_hash)
-
-    def get_anchor(self, timeout_s: float) -> tuple[bytes, dict[str, Any]]:  # noqa: ARG002  operators wait themselves
-        """See `Devnet`."""
-        return self._genesis, make_settings(self.site)
-
-    def describe(self) -> str:
-        """See `Devnet`."""
-        return f"{self.chain} through given endpoints"
-
-
 def make_settings(site: LiveSolanaSite) -> dict[str, Any]:
     """The settings table of an operator's configuration: the program, and the operators that the vault was created with, from the beginning."""
     if site.plan is None:
@@ -159,14 +141,17 @@ def start(group: Group, plan: ChainPlan, secret: bytes, *, slots_per_epoch: int,
     return SurfnetDevnet(plan.name, site, network, endpoints, tuple(proxies[:1]), tuple(liars), captured)
 
 
-def open_given(path: Path, name: str, given: GivenSolana, secret: bytes) -> GivenSolanaDevnet:
+def open_given(path: Path, name: str, given: GivenSolana, secret: bytes) -> GivenDevnet:
     """See `devnet.open_given`: the endpoints must be of the chain that the file names."""
     url = given.endpoints[0].rpc
     door = SolanaDoor(url, Pubkey.from_string(given.program), open_key(path, given), secret, int(given.fund_lamports))
     genesis, expected = get_genesis(url), decode_key(given.genesis_hash)
     if genesis != expected:
         raise Rejected("the endpoint serves another cluster", got=genesis, expected=expected, reason="bad_config")
-    return GivenSolanaDevnet(name, LiveSolanaSite(name, get_chain(genesis), door), given)
+    site = LiveSolanaSite(name, get_chain(genesis), door)
+    endpoints = [e.model_dump() for e in given.endpoints]
+    # the genesis hash is all that there is of a checkpoint in this family
+    return GivenDevnet(name, site, endpoints, genesis, lambda: make_settings(site))
 
 
 def find_reason() -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, ClassVar
 
 from chains.cosmos.address import decode_address, get_account
@@ -11,25 +9,21 @@ from contracts.cosmos import get_wasm
 from messages.digests import compute_vault_id
 from messages.errors import Rejected
 from relayer.demo.calls import Call
-from relayer.demo.site import DEPLOYER, TREASURER, Site, VaultPlan
+from relayer.demo.site import TREASURER, VaultPlan
 from relayer.demo.site_cosmos import encode_cosmos_call
 from relayer.testnet.cosmos_door import CosmosDoor, get_key_address
+from relayer.testnet.site import LiveSite
 
 
-class LiveCosmosSite(Site):
+class LiveCosmosSite(LiveSite):
     """See `Site`; ``network`` is the door. Calls block: the world makes them in threads."""
 
     family: ClassVar = "cosmos"
-    settle_s: ClassVar = 0
 
     def __init__(self, name: str, chain: str, door: CosmosDoor) -> None:
         super().__init__(name, chain)
         self.network: CosmosDoor = door
         self.token_text = ""
-
-    def get_key(self, user: str) -> bytes:
-        """See `Site`."""
-        return self.network.get_key(user)
 
     def get_account_of(self, key: bytes) -> bytes:
         """See `Site`."""
@@ -39,21 +33,13 @@ class LiveCosmosSite(Site):
         """Bech32 address of an account (32 bytes): upper 12 bytes of zero mean a key's address of 20 bytes."""
         return self.network.get_text(account if any(account[:12]) else account[12:])
 
-    async def create(
-        self,
-        plan: VaultPlan,
-        people: Sequence[str],
-        gas_keys: Sequence[bytes],
-        pass_time: Callable[[float], Awaitable[None]],  # noqa: ARG002  time passes by itself here
-    ) -> None:
-        """See `Site`."""
-        await asyncio.to_thread(self._create, plan, people, gas_keys)
+    def get_payer(self, key: bytes) -> bytes:
+        """See `LiveSite`: 20 bytes."""
+        return get_key_address(key)
 
-    def _create(self, plan: VaultPlan, people: Sequence[str], gas_keys: Sequence[bytes]) -> None:
+    def build(self, deployer: bytes, plan: VaultPlan) -> None:
+        """See `LiveSite`."""
         door = self.network
-        keys = [*(door.get_key(name) for name in (DEPLOYER, TREASURER, *people)), *gas_keys]
-        door.fund(*(get_key_address(key) for key in keys))
-        deployer = door.get_key(DEPLOYER)
         minter = door.get_text(get_key_address(deployer))
         token: dict[str, Any] = {
             "name": "Test Dollar",
@@ -88,19 +74,10 @@ class LiveCosmosSite(Site):
                 reason="deployment",
             )
 
-    def send(self, user: str, call: Call) -> tuple[str, Call]:
-        """See `Site`: a node is asked in `finish`."""
-        return user, call
-
-    def finish(self, sent: tuple[str, Call]) -> int:
-        """See `Site`: sends and waits until it is in a block."""
-        user, call = sent
+    def act(self, user: str, call: Call) -> int:
+        """See `LiveSite`."""
         contract, message, funds = encode_cosmos_call(call, self)
-        try:
-            return self.network.execute(self.get_key(user), contract, message, funds).gas_used
-        except Rejected as error:
-            error.source = error.source or f"{user} on chain {self.name}"
-            raise
+        return self.network.execute(self.get_key(user), contract, message, funds).gas_used
 
     def get_outbox_sequence(self) -> int:
         """See `Site`."""
@@ -112,10 +89,8 @@ class LiveCosmosSite(Site):
         return int(found["balance"])
 
     def make_table(self) -> dict[str, Any]:
-        """See `Site`; endpoints, checkpoint and settings come from the devnet."""
+        """See `LiveSite`; operators pay what the door pays."""
         return {
-            "family": "cosmos",
-            "vault": self.vault_text,
-            "start_height": self.start_height,
+            **super().make_table(),
             "gas_price": self.network.money.gas_price + self.network.money.denom,
         }
