@@ -157,7 +157,7 @@ class Reader(ABC, Generic[BootstrapT, TrustedT, UpdateT, ProofT]):
         """The packets of the span in order, Acks with the inbox packet they answer; believed only after the fold."""
 
     async def walk(self, source: str, span: Span) -> AsyncGenerator[Sequence[Claim]]:
-        """The packets of a span that is too long for one `packets`, in order, piece by piece; each piece fits into memory.
+        """The packets of a span that is too long for one `packets`, in order, piece by piece; each piece fits into memory, and may be empty.
 
         Whoever reads may stop at any piece. Here for readers that find a packet by its number; a family that finds them by height
         or page goes through those once. Raises as `packets`.
@@ -809,10 +809,11 @@ async def collect_parts(
         try:
             async with aclosing(_collect_parts_from(chain, source, span, cursor, traced)) as parts:
                 async for part in parts:
-                    cursor = part.cursor
+                    if part is not None:
+                        cursor = part.cursor
+                        yield replace(part, blames=tuple(blames))
+                        blames.clear()
                     tell("recorded", cursor.sequence - start, end - start)
-                    yield replace(part, blames=tuple(blames))
-                    blames.clear()
         except (Rejected, Unavailable) as error:
             blames.append(_blame(chain.chain_id, source, error))
         if cursor.sequence == end:
@@ -829,7 +830,8 @@ async def _collect_parts_from(
     span: Span,
     cursor: Cursor,
     traced: Traced[ProofT],
-) -> AsyncGenerator[Collected[ProofT]]:
+) -> AsyncGenerator[Collected[ProofT] | None]:
+    """The parts, and None for each piece of an answer, so that whoever waits knows that the source is at work."""
     held: list[Claim] = []
     trail = traced.trail
     async with aclosing(chain.reader.walk(source, span)) as pieces:
@@ -845,6 +847,7 @@ async def _collect_parts_from(
                 mark = get_next_mark(trail, cursor.sequence)
             if mark is None and held:
                 raise _too_many(source, cursor.sequence + len(held), span)
+            yield None
     if cursor.sequence != span.upto_sequence:
         raise Unavailable(
             "the source ends before the proven head",

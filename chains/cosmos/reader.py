@@ -167,7 +167,7 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
                 raise
             if claims:
                 wanted = replace(wanted, after_sequence=claims[-1].packet.sequence)
-                yield claims
+            yield claims  # none is news too: the endpoint is at work
             first = last + 1
         if wanted.after_sequence < span.upto_sequence:
             found = await self._read_records(source, wanted)

@@ -172,7 +172,7 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
             claims = _pair(logs, wanted, source)
             if claims:
                 wanted = replace(wanted, after_sequence=claims[-1].packet.sequence)
-                yield claims
+            yield claims  # none is news too: the endpoint is at work
             first = last + 1
         if wanted.after_sequence < span.upto_sequence:
             raise _miss(source, span, wanted.after_sequence)

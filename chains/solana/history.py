@@ -138,9 +138,8 @@ class VaultHistory:
             page = newest if begin is None else await self._in_time(self._list_from(begin))
             events = [*left, *await self._in_time(self._read_whole(page, bottom))]
             claims = make_claims(events, at, upto)
-            if claims:
-                at += len(claims)
-                yield claims
+            at += len(claims)
+            yield claims  # none is news too: the endpoint is at work
             # packets of one slot may stand in any order: what does not follow yet is kept for the next page
             left = [e for e in events if e.is_outbox and at < e.packet.sequence <= upto]
             if left:

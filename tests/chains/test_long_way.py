@@ -51,7 +51,9 @@ async def test_a_far_head_is_refused_in_one_step_and_reached_in_parts(harness):
     assert [len(part.facts) for part in parts] == [3, 3, 3, 2]
     assert get_amounts(fact for part in parts for fact in part.facts) == AMOUNTS
     assert parts[-1].head == traced.head
-    assert [said for said in steps if said[0] == "recorded"] == [("recorded", n, 11) for n in (3, 6, 9, 11)]
+    recorded = [done for what, done, total in steps if (what, total) == ("recorded", 11)]
+    assert recorded == sorted(recorded)
+    assert {3, 6, 9, 11} <= {*recorded} <= {0, 3, 6, 9, 11}
     assert ("read", 11, 11) in steps
     whole = await base.collect(
         replace(harness.chain, max_packets=20), trusted, harness.start, harness.chain.start_height
@@ -184,7 +186,7 @@ async def test_a_long_way_comes_in_small_pieces(harness, kind, monkeypatch):
         harness.lie(0, kind)
     span = base.Span(0, 11, harness.chain.start_height, harness.chain.verifier.get_point(trusted).height)
     pieces = [len(claims) async for claims in harness.chain.reader.walk(harness.get_source(1), span)]
-    assert len(pieces) > 2
+    assert len([count for count in pieces if count]) > 2
     assert sum(pieces) == 11
     traced, parts = await catch_up(harness, trusted)
     assert get_amounts(fact for part in parts for fact in part.facts) == AMOUNTS

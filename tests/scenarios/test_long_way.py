@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from chains.base import Point
+from chains.base import MAX_PACKETS_PER_COLLECT, Point
 from messages.bodies import Deposited, RotateOperators, SeriesListed, TradePending
 from messages.documents import decode_document, encode_document
 from messages.errors import Conflict
@@ -21,16 +21,29 @@ from relayer import node as node_module
 from relayer import states as states_module
 from relayer import store as store_module
 from relayer.archive import ArchiveStart, iterate_chain_records, read_archive, write_archive
+from relayer.clock import VirtualClock
 from relayer.health import get_missing
+from relayer.keys import Journal
 from relayer.proof_file import Anchor, Judge
 from relayer.replay import Replay
 from relayer.rules.ledger import encode_vault_state
 from relayer.rules.statements import ArchivePackets
 from relayer.store import HeadRecord, Store
 from relayer.tasks import attest, watch
-from tests.builders import OPERATORS, TOKEN, TREASURER, Outbox, make_account, make_series, make_vault, series_id
+from tests.builders import (
+    OPERATORS,
+    START,
+    TOKEN,
+    TREASURER,
+    Outbox,
+    make_account,
+    make_parameters,
+    make_series,
+    make_vault,
+    series_id,
+)
 from tests.committee import Committee
-from tests.fakes import ToyCodec, ToyVerifier
+from tests.fakes import ToyChain, ToyCodec, ToyVerifier
 from tests.scenarios import test_solana_rotation
 
 ALICE, BOB = make_account("alice"), make_account("bob")
@@ -540,3 +553,23 @@ async def test_a_proposal_far_ahead_waits_and_nobody_is_blamed_for_it(tmp_path, 
         assert {(b.chain, b.source, b.reason) for b, _, _ in node.store.get_blames()} <= {
             ("gossip", "node", "market_time")
         }
+
+
+@pytest.mark.slow
+async def test_a_node_joins_more_packets_than_one_collect_takes_with_the_bounds_as_they_are(tmp_path):
+    from bench import far, fold
+
+    vault = make_vault(0)
+    clock = VirtualClock(START + 20_000)
+    Journal.create_first(tmp_path / "journal.db", clock.now())
+    source = far.Source(ToyChain(vault), vault.caps[0].asset)
+    while source.heads[source.finalized][0] <= MAX_PACKETS_PER_COLLECT + 2_000:
+        source.finalize()
+    service = fold.open_service(tmp_path, source, make_parameters([vault]), clock)
+    await far.join(service, source)
+    sequence, head = source.heads[source.finalized]
+    cursor = service.node.store.get_cursor(source.chain.vault_id)
+    assert (cursor.sequence, cursor.head) == (sequence, head)
+    assert service.node.find_unfinished() == ()
+    assert service.node.store.verify_all() == {"headers": 2, "heads": 1, "facts": sequence}
+    service.close()
