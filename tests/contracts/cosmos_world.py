@@ -14,11 +14,12 @@ from typing import Any
 
 from chains.cosmos.address import compute_chain_name
 from chains.cosmos.wasm_vm import DEFAULT_GAS
-from messages.bodies import CLEARING_CLIENT, ENCODING, PACKET_LIFE_S, PORT, VERSION, Ack, InboxBody, encode_body
-from messages.digests import compute_packet_digest, compute_pause_digest, compute_vault_id, get_address, sign_digest
-from messages.ids import compute_denom_asset, get_vault_client
+from messages.bodies import ENCODING, PORT, VERSION
+from messages.digests import compute_vault_id
+from messages.ids import compute_denom_asset
 from messages.outbox import compute_next_head
 from messages.packet import Packet, Payload, compute_commitment
+from tests.contracts.clearing import Clearing
 from tests.contracts.cosmos_harness import (
     STRANGER,
     Chain,
@@ -95,7 +96,7 @@ def encode_recv(packet: Packet, signatures: Sequence[bytes]) -> Json:
     }
 
 
-class CosmosWorld:
+class CosmosWorld(Clearing):
     """One vault at a chosen account, cw20 tokens at chosen ids, bank coins by their denominations."""
 
     def __init__(
@@ -112,9 +113,7 @@ class CosmosWorld:
         code: str = "vault",
     ) -> None:
         self.chain = Chain(chain_id, time)
-        self.operator_keys = sorted(operator_keys, key=get_address)
-        self.threshold = threshold
-        self.epoch = 0
+        self.set_operators(operator_keys, threshold)
         self.time = time
         message = {
             "operators": [o.hex() for o in operators],
@@ -127,12 +126,7 @@ class CosmosWorld:
             ],
         }
         self.address, self.created = self.chain.deploy(load_code(code), message, DEPLOYER, at)
-        self.vault_id = compute_vault_id(compute_chain_name(chain_id), self.address.rjust(32, b"\0"))
-        self.client = get_vault_client(self.vault_id)
-        self.sequence = 0
-        self.head: bytes = self.vault_id
-        self.inbox_sequence = 0
-        self.packets: list[Packet] = []
+        self.begin(compute_vault_id(compute_chain_name(chain_id), self.address.rjust(32, b"\0")))
         self.denoms: dict[bytes, str] = {}
         assert self.get_head() == self.vault_id
 
@@ -227,10 +221,6 @@ class CosmosWorld:
         clients = attributes["source_client"], attributes["destination_client"]
         return Packet(int(sequence), *clients, int(timeout), (payload,))
 
-    def make_outbox_packet(self, value: bytes) -> Packet:
-        payload = Payload(PORT, PORT, VERSION, ENCODING, value)
-        return Packet(self.sequence, CLEARING_CLIENT, self.client, self.time + PACKET_LIFE_S, (payload,))
-
     def get_head(self) -> bytes:
         head = self.chain.stores[self.address].get(b"outbox_head")
         assert isinstance(head, bytes)
@@ -248,32 +238,8 @@ class CosmosWorld:
 
     # ---- the clearing ----
 
-    def make_inbox_packet(self, body: InboxBody | bytes, timeout: int | None = None, sequence: int = 0) -> Packet:
-        value = body if isinstance(body, bytes) else encode_body(body)
-        payload = Payload(PORT, PORT, VERSION, ENCODING, value)
-        timeout = self.time + 1_800 if timeout is None else timeout
-        return Packet(sequence or self.inbox_sequence + 1, self.client, CLEARING_CLIENT, timeout, (payload,))
-
-    def sign(self, packet: Packet, keys: Sequence[bytes] | None = None) -> list[bytes]:
-        """Return the signatures of ``keys`` (default: the first m operators)."""
-        digest = compute_packet_digest(self.vault_id, self.epoch, packet.sequence, compute_commitment(packet))
-        return [sign_digest(k, digest) for k in keys or self.operator_keys[: self.threshold]]
-
     def bring(self, packet: Packet, signatures: Sequence[bytes], by: bytes = STRANGER) -> Outcome:
         """Send recv and check what must hold for an accepted packet."""
         out = self.send(encode_recv(packet, signatures), by)
-        self.inbox_sequence += 1
-        assert out.inbox == packet
-        ack = out.body
-        assert isinstance(ack, Ack)
-        assert ack.inbox_sequence == self.inbox_sequence == packet.sequence
-        assert ack.inbox_commitment == compute_commitment(packet)
+        self.verify_answered(packet, out.inbox, out.out)
         return out
-
-    def recv(self, body: InboxBody | bytes, timeout: int | None = None) -> Outcome:
-        """Certify and deliver the next inbox packet."""
-        packet = self.make_inbox_packet(body, timeout)
-        return self.bring(packet, self.sign(packet))
-
-    def sign_pause(self, key: bytes) -> bytes:
-        return sign_digest(key, compute_pause_digest(self.vault_id, self.epoch))

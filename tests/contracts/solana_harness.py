@@ -30,10 +30,10 @@ from solders.transaction_metadata import FailedTransactionMetadata
 from contracts.solana import client as c
 from contracts.solana import get_program
 from messages import bodies as b
-from messages.digests import compute_packet_digest, compute_pause_digest, compute_vault_id, get_address, sign_digest
-from messages.ids import get_vault_client
+from messages.digests import compute_vault_id
 from messages.outbox import compute_next_head
-from messages.packet import Packet, Payload, compute_commitment
+from messages.packet import Packet, compute_commitment
+from tests.contracts.clearing import Clearing
 
 HOUSE, INSURANCE = c.HOUSE, c.INSURANCE
 PROGRAM = Pubkey.from_bytes(hashlib.sha256(b"optsettle test program").digest())
@@ -160,7 +160,7 @@ def _find(program: Pubkey, state: Pubkey, record: c.Id) -> Pubkey:
     return c.Vault(program, state).find(record)
 
 
-class SolanaWorld:
+class SolanaWorld(Clearing):
     """One vault with its tokens, and the clearing that certifies packets for it."""
 
     def __init__(
@@ -176,18 +176,11 @@ class SolanaWorld:
     ) -> None:
         self.machine = machine or Machine(time)
         self.time = time
-        self.operator_keys = sorted(operator_keys, key=get_address)
-        self.threshold = threshold
-        self.epoch = 0
+        self.set_operators(operator_keys, threshold)
         self.keys: dict[bytes, Keypair] = {}
         payer = self.machine.payer.pubkey()
         self.vault = CachedVault(PROGRAM, c.find_state(PROGRAM, payer, 1))
-        self.vault_id = compute_vault_id(CAIP2, bytes(self.vault.state))
-        self.client = get_vault_client(self.vault_id)
-        self.sequence = 0
-        self.head: bytes = self.vault_id
-        self.inbox_sequence = 0
-        self.packets: list[Packet] = []
+        self.begin(compute_vault_id(CAIP2, bytes(self.vault.state)))
         create = c.make_create(PROGRAM, payer, 1, CAIP2, operators, threshold, treasurer, delay, caps)
         self.created = self.send([create])
         assert self.state.vault_id == self.state.outbox_head == self.vault_id
@@ -314,10 +307,6 @@ class SolanaWorld:
                     events.append(c.decode_event(bytes(i.data), self.client))
         return events
 
-    def make_outbox_packet(self, value: bytes) -> Packet:
-        payload = Payload(b.PORT, b.PORT, b.VERSION, b.ENCODING, value)
-        return Packet(self.sequence, b.CLEARING_CLIENT, self.client, self.time + b.PACKET_LIFE_S, (payload,))
-
     def open(self, *records: c.Id) -> None:
         """Open those of the records that nobody has opened."""
         for record in records:
@@ -325,17 +314,6 @@ class SolanaWorld:
                 self.send([c.make_open(self.vault, self.machine.payer.pubkey(), record)])
 
     # ---- the clearing ----
-
-    def make_inbox_packet(self, body: b.InboxBody | bytes, timeout: int | None = None, sequence: int = 0) -> Packet:
-        value = body if isinstance(body, bytes) else b.encode_body(body)
-        payload = Payload(b.PORT, b.PORT, b.VERSION, b.ENCODING, value)
-        timeout = self.time + 1_800 if timeout is None else timeout
-        return Packet(sequence or self.inbox_sequence + 1, self.client, b.CLEARING_CLIENT, timeout, (payload,))
-
-    def sign(self, packet: Packet, keys: Sequence[bytes] | None = None) -> list[bytes]:
-        """Return the signatures of ``keys`` (default: the first m operators)."""
-        digest = compute_packet_digest(self.vault_id, self.epoch, packet.sequence, compute_commitment(packet))
-        return [sign_digest(k, digest) for k in keys or self.operator_keys[: self.threshold]]
 
     def bring(self, packet: Packet, signatures: Sequence[bytes], vary: Vary | None = None) -> Outcome:
         """Open what the packet writes, send recv in one transaction, check what must hold for an accepted packet.
@@ -352,10 +330,7 @@ class SolanaWorld:
         if vary is not None and self._fits(varied := vary(instruction)):
             instruction = varied
         out = self.send([instruction], table=self._get_table(instruction))
-        self.inbox_sequence += 1
-        assert out.inbox == packet
-        assert out.ack.inbox_sequence == self.inbox_sequence == packet.sequence
-        assert out.ack.inbox_commitment == compute_commitment(packet)
+        self.verify_answered(packet, out.inbox, out.out)
         return out
 
     def _fits(self, instruction: Instruction) -> bool:
@@ -369,14 +344,6 @@ class SolanaWorld:
         keys = [a.pubkey for a in instruction.accounts[2:]]
         is_plain = len(keys) <= MAX_PLAIN_ACCOUNTS - 2 and self._measure(instruction, ()) <= c.MAX_TRANSACTION_BYTES
         return [] if is_plain else keys
-
-    def recv(self, body: b.InboxBody | bytes, timeout: int | None = None) -> Outcome:
-        """Certify and deliver the next inbox packet."""
-        packet = self.make_inbox_packet(body, timeout)
-        return self.bring(packet, self.sign(packet))
-
-    def sign_pause(self, key: bytes) -> bytes:
-        return sign_digest(key, compute_pause_digest(self.vault_id, self.epoch))
 
 
 def _read_error(error: object, logs: Sequence[str]) -> str:

@@ -16,22 +16,15 @@ from eth_abi import encode
 from contracts.evm import OUTBOX_HEAD_SLOT, OUTBOX_SEQUENCE_SLOT, get_artifact, get_outbox_sequence
 from contracts.evm.compile import compile_source
 from messages.bodies import (
-    CLEARING_CLIENT,
-    ENCODING,
-    PACKET_LIFE_S,
-    PORT,
-    VERSION,
     Ack,
-    InboxBody,
     OutboxBody,
     decode_outbox_body,
-    encode_body,
 )
-from messages.digests import compute_packet_digest, compute_pause_digest, compute_vault_id, get_address, sign_digest
+from messages.digests import compute_vault_id
 from messages.hashing import keccak256
-from messages.ids import get_vault_client
 from messages.outbox import compute_next_head
-from messages.packet import Packet, Payload, compute_commitment, decode_packet_abi
+from messages.packet import Packet, compute_commitment, decode_packet_abi
+from tests.contracts.clearing import Clearing
 from tests.contracts.harness import PLENTY_GAS, Chain, Contract, Log, Reverted, encode_constructor, get_signature
 from tests.contracts.twins import Twin
 
@@ -105,7 +98,7 @@ class Outcome:
         return body
 
 
-class World:
+class World(Clearing):
     """One vault.
 
     ``operator_keys`` sign for it in `sign` and `recv`; ``twin`` takes the place of the artefact
@@ -133,9 +126,7 @@ class World:
             self.chain.use_twin(twin.coinbase)
         self.time = time
         self.deployer = deployer
-        self.operator_keys = sorted(operator_keys, key=get_address)
-        self.threshold = threshold
-        self.epoch = 0
+        self.set_operators(operator_keys, threshold)
         artifact = get_artifact("vault")
         address = self.chain.deploy(
             deployer,
@@ -151,12 +142,7 @@ class World:
             at,
         )
         self.vault = Contract(self.chain, address, artifact.abi)
-        self.vault_id = compute_vault_id(f"eip155:{chain_id}", pad(address))
-        self.client = get_vault_client(self.vault_id)
-        self.sequence = 0
-        self.head: bytes = self.vault_id
-        self.inbox_sequence = 0
-        self.packets: list[Packet] = []
+        self.begin(compute_vault_id(f"eip155:{chain_id}", pad(address)))
         self.tokens: dict[bytes, Contract] = {}
 
     # ---- tokens ----
@@ -221,10 +207,6 @@ class World:
         assert logs[0].topics[1:] == (packet.sequence.to_bytes(32, "big"),)
         return packet
 
-    def make_outbox_packet(self, value: bytes) -> Packet:
-        payload = Payload(PORT, PORT, VERSION, ENCODING, value)
-        return Packet(self.sequence, CLEARING_CLIENT, self.client, self.time + PACKET_LIFE_S, (payload,))
-
     def get_head(self) -> bytes:
         return self.chain.get_storage(self.vault.address, OUTBOX_HEAD_SLOT).to_bytes(32, "big")
 
@@ -238,33 +220,11 @@ class World:
 
     # ---- the clearing ----
 
-    def make_inbox_packet(self, body: InboxBody | bytes, timeout: int | None = None, sequence: int = 0) -> Packet:
-        value = body if isinstance(body, bytes) else encode_body(body)
-        payload = Payload(PORT, PORT, VERSION, ENCODING, value)
-        timeout = self.time + 1_800 if timeout is None else timeout
-        return Packet(sequence or self.inbox_sequence + 1, self.client, CLEARING_CLIENT, timeout, (payload,))
-
-    def sign(self, packet: Packet, keys: Sequence[bytes] | None = None) -> list[bytes]:
-        """Return the signatures of ``keys`` (default: the first m operators)."""
-        digest = compute_packet_digest(self.vault_id, self.epoch, packet.sequence, compute_commitment(packet))
-        return [sign_digest(k, digest) for k in keys or self.operator_keys[: self.threshold]]
-
     def encode_recv(self, packet: Packet, signatures: Sequence[bytes]) -> bytes:
         return self.vault.encode_call("recv", encode_packet(packet), b"".join(signatures))
 
     def bring(self, packet: Packet, signatures: Sequence[bytes], by: bytes = b"\xaa" * 20) -> Outcome:
         """Send recv and check what must hold for an accepted packet."""
         out = self.send("recv", self.encode_recv(packet, signatures), by)
-        self.inbox_sequence += 1
-        assert out.inbox == packet
-        assert out.ack.inbox_sequence == self.inbox_sequence == packet.sequence
-        assert out.ack.inbox_commitment == compute_commitment(packet)
+        self.verify_answered(packet, out.inbox, out.out)
         return out
-
-    def recv(self, body: InboxBody | bytes, timeout: int | None = None) -> Outcome:
-        """Certify and deliver the next inbox packet."""
-        packet = self.make_inbox_packet(body, timeout)
-        return self.bring(packet, self.sign(packet))
-
-    def sign_pause(self, key: bytes) -> bytes:
-        return sign_digest(key, compute_pause_digest(self.vault_id, self.epoch))
