@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from messages.bodies import Ack, decode_outbox_body, get_kind
-from messages.errors import Rejected
+from messages.errors import Rejected, Unavailable
 from messages.outbox import Claim
 from messages.packet import Packet
 
@@ -53,6 +53,31 @@ def make_claims(events: Iterable[VaultEvent], after: int, upto: int) -> tuple[Cl
             break
         claims.append(Claim(found.packet, _get_answered(found, inbox)))
     return tuple(claims)
+
+
+def make_shown_claims(events: Sequence[VaultEvent], after: int, upto: int, source: str) -> tuple[Claim, ...]:
+    """The outbox packets of some blocks with numbers in ``after`` < number <= ``upto``, without a gap among them; () where they show none.
+
+    Raises as `make_claims`; Unavailable ("packets_missing") where a number between two that are shown is not.
+    """
+    claims = make_claims(events, after, upto)
+    told = {event.packet.sequence for event in events if event.is_outbox}
+    if len(claims) != len([n for n in told if after < n <= upto]):
+        raise make_missing(source, after, upto, after + len(claims))
+    return claims
+
+
+def make_missing(source: str, after: int, upto: int, told_upto: int) -> Unavailable:
+    """What is said of a source that tells the packets after ``after`` up to ``told_upto`` only, where ``upto`` is proven."""
+    # an index that lags behind its blocks, or [] for a block that a lagging node does not have (go-ethereum #24078), looks like
+    # "nothing happened"
+    return Unavailable(
+        "the endpoint does not tell every packet: it lags or withholds",
+        got=f"{told_upto - after} up to number {told_upto}",
+        expected=f"{upto - after} up to number {upto}",
+        reason="packets_missing",
+        source=source,
+    )
 
 
 def _get_answered(event: VaultEvent, inbox: Mapping[tuple[bytes, int], Packet]) -> Packet | None:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from chains.base import Head, Reader, Span
-from chains.claims import make_claims
+from chains.claims import make_claims, make_missing, make_shown_claims
 from chains.cosmos.client import CosmosClient, CosmosEndpoint
 from chains.cosmos.codec import parse_commit, parse_header, parse_validators
 from chains.cosmos.comet_json import (
@@ -156,7 +156,7 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
                 async with asyncio.timeout(max(self._get_patience_s(blocks) - spent_s, 0.0)):
                     last, events = await _named(source, search.search_some(first, wanted))
                 spent_s += clock() - begin
-                claims = _pair(events, wanted, source)
+                claims = make_shown_claims(events, wanted.after_sequence, wanted.upto_sequence, source)
             except (Rejected, Unavailable, TimeoutError) as error:
                 found = await self._read_records(source, wanted)
                 if found is not None:
@@ -172,7 +172,7 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
         if wanted.after_sequence < span.upto_sequence:
             found = await self._read_records(source, wanted)
             if found is None:
-                raise _miss(source, span, wanted.after_sequence)
+                raise make_missing(source, span.after_sequence, span.upto_sequence, wanted.after_sequence)
             yield found
 
     async def follow(self, source: str, hint: Callable[[], None]) -> None:
@@ -375,7 +375,8 @@ class CosmosReader(Reader[Bootstrap, Trusted, Update, Proof]):
         claims = make_claims(events, span.after_sequence, span.upto_sequence)
         wanted = span.upto_sequence - span.after_sequence
         if len(claims) != wanted:
-            raise _miss(source, span, span.after_sequence + len(claims))
+            told_upto = span.after_sequence + len(claims)
+            raise make_missing(source, span.after_sequence, span.upto_sequence, told_upto)
         return claims
 
     async def _read_records(self, source: str, span: Span) -> tuple[Claim, ...] | None:
@@ -549,26 +550,6 @@ class _EventSearch:
             raise Rejected(
                 "more transactions than a vault has", got=self._transactions, expected=MAX_TRANSACTIONS, reason="size"
             )
-
-
-def _pair(events: Sequence[PacketEvent], span: Span, source: str) -> tuple[Claim, ...]:
-    """The packets of a span that some blocks show, without a gap among them; () where they show none."""
-    claims = make_claims(events, span.after_sequence, span.upto_sequence)
-    told = {event.packet.sequence for event in events if event.is_outbox}
-    if len(claims) != len([n for n in told if span.after_sequence < n <= span.upto_sequence]):
-        raise _miss(source, span, span.after_sequence + len(claims))
-    return claims
-
-
-def _miss(source: str, span: Span, upto: int) -> Unavailable:
-    # an index that lags behind its blocks looks like "nothing happened"
-    return Unavailable(
-        "the endpoint does not tell every packet: it lags or withholds",
-        got=f"{upto - span.after_sequence} up to number {upto}",
-        expected=f"{span.upto_sequence - span.after_sequence} up to number {span.upto_sequence}",
-        reason="packets_missing",
-        source=source,
-    )
 
 
 def _too_slow(source: str, patience_s: float) -> Unavailable:

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 from web3.providers.async_base import AsyncBaseProvider
 
 from chains.base import Head, Reader, Span
-from chains.claims import make_claims
+from chains.claims import make_claims, make_missing, make_shown_claims
 from chains.evm.beacon_json import (
     parse_bootstrap_json,
     parse_proof_json,
@@ -169,13 +169,13 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
             except TimeoutError as error:
                 raise _too_slow(source, patience_s) from error
             spent_s += clock() - begin
-            claims = _pair(logs, wanted, source)
+            claims = make_shown_claims(logs, wanted.after_sequence, wanted.upto_sequence, source)
             if claims:
                 wanted = replace(wanted, after_sequence=claims[-1].packet.sequence)
             yield claims  # none is news too: the endpoint is at work
             first = last + 1
         if wanted.after_sequence < span.upto_sequence:
-            raise _miss(source, span, wanted.after_sequence)
+            raise make_missing(source, span.after_sequence, span.upto_sequence, wanted.after_sequence)
 
     def has_more(self, source: str, trusted: Trusted) -> bool:
         """Not beyond what the source just called its newest, once the next committee is known too; see `Reader.has_more`."""
@@ -384,7 +384,8 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
         logs = await self._get_range(source, span.from_height, span.to_height)
         claims = make_claims(logs, span.after_sequence, span.upto_sequence)
         if len(claims) != wanted:
-            raise _miss(source, span, span.after_sequence + len(claims))
+            told_upto = span.after_sequence + len(claims)
+            raise make_missing(source, span.after_sequence, span.upto_sequence, told_upto)
         return claims
 
     async def _get_claims_ahead(self, source: str, span: Span, ahead: _Ahead) -> tuple[Claim, ...]:
@@ -455,26 +456,6 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
                 raise Rejected("logs are an array", got=type(answer).__name__, reason="malformed")
             return answer
         raise AssertionError("the last attempt returns or raises")
-
-
-def _pair(logs: Sequence[VaultLog], span: Span, source: str) -> tuple[Claim, ...]:
-    """The packets of a span that some blocks show, without a gap among them; () where they show none."""
-    claims = make_claims(logs, span.after_sequence, span.upto_sequence)
-    told = {log.packet.sequence for log in logs if log.is_outbox}
-    if len(claims) != len([n for n in told if span.after_sequence < n <= span.upto_sequence]):
-        raise _miss(source, span, span.after_sequence + len(claims))
-    return claims
-
-
-def _miss(source: str, span: Span, upto: int) -> Unavailable:
-    # [] for a block that a lagging node does not have looks like "nothing happened" (go-ethereum #24078)
-    return Unavailable(
-        "the endpoint does not tell every packet: it lags or withholds",
-        got=f"{upto - span.after_sequence} up to number {upto}",
-        expected=f"{span.upto_sequence - span.after_sequence} up to number {span.upto_sequence}",
-        reason="packets_missing",
-        source=source,
-    )
 
 
 def _too_slow(source: str, patience_s: float) -> Unavailable:
