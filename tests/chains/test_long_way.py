@@ -5,6 +5,8 @@ from dataclasses import replace
 import pytest
 
 from chains import base
+from chains.cosmos import reader as cosmos_reader
+from chains.evm import reader as evm_reader
 from chains.solana import history
 from messages.bodies import RotateOperators
 from messages.errors import Rejected, Unavailable
@@ -191,6 +193,34 @@ async def test_a_long_way_comes_in_small_pieces(harness, kind, monkeypatch):
     traced, parts = await catch_up(harness, trusted)
     assert get_amounts(fact for part in parts for fact in part.facts) == AMOUNTS
     assert {blame.source for blame in traced.blames} == ({harness.get_source(0)} if kind else set())
+
+
+BOUNDS = {
+    "evm": [(evm_reader, "MAX_LOGS", 4), (evm_reader, "MAX_QUERIES", 3)],
+    "cosmos": [(cosmos_reader, "MAX_TRANSACTIONS", 4), (cosmos_reader, "MAX_PACKET_EVENTS", 4)],
+    "solana": [(history, "MAX_PACKETS", 4)],
+}
+
+
+@pytest.mark.parametrize("index", [0, 1])
+async def test_what_a_reader_takes_at_once_bounds_no_long_way(harness, index, monkeypatch):
+    """In one answer or one collect so much is refused; the same packets are walked over within the same bounds."""
+    trusted = await make_long_way(harness)
+    chain = harness.chain
+    bounds = BOUNDS[chain.family]
+    module, name, value = bounds[index % len(bounds)]
+    monkeypatch.setattr(module, name, value)
+    if name == "MAX_QUERIES":
+        narrow(chain.reader, 2)
+    if chain.family == "cosmos":  # else its records would do
+        monkeypatch.setattr(cosmos_reader, "KEPT_PACKETS", 0)
+    span = base.Span(0, 11, chain.start_height, chain.verifier.get_point(trusted).height)
+    with pytest.raises((Rejected, Unavailable)) as caught:
+        await chain.reader.packets(harness.get_source(0), span)
+    assert caught.value.reason in {"size", "log_limit"}
+    traced, parts = await catch_up(harness, trusted)
+    assert traced.blames == ()
+    assert get_amounts(fact for part in parts for fact in part.facts) == AMOUNTS
 
 
 async def test_a_walk_may_begin_and_end_in_the_middle(harness, monkeypatch):

@@ -7,6 +7,7 @@ import json
 import random
 import socket
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,7 @@ from messages.hashing import keccak256
 from relayer.archive import CHECK_BYTES, ArchivedPlan, ArchiveEnd, read_archive, write_archive
 from relayer.commands import proofs
 from relayer.database import encode_u64
+from relayer.store import Store
 
 
 @pytest.fixture(autouse=True)
@@ -90,6 +92,21 @@ def test_wrong_usage_of_verify_is_told_apart_from_a_rejection(shell):
 )
 def test_what_is_no_fact_is_not_proven(shell, subject):
     assert shell.json("prove", subject, code=1)["error"] in ("unknown_fact", "unknown_vault")
+
+
+def test_a_node_that_joined_late_says_who_can_prove_an_old_fact(shell, monkeypatch):
+    covering = Store.get_head_covering
+    far = {}
+
+    def get_covering(store, vault_id, sequence):
+        record = covering(store, vault_id, sequence)
+        return replace(record, sequence=sequence + far["by"]) if far["by"] else None
+
+    monkeypatch.setattr(Store, "get_head_covering", get_covering)
+    for far["by"], words in ((20_000, "ask a node that was there"), (0, "once it has caught up")):
+        result = shell("prove", "1000:1")
+        assert result.exit_code == 1
+        assert words in result.output
 
 
 # ---- replay of the store
