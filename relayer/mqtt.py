@@ -25,6 +25,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import aiomqtt
+from paho.mqtt.client import Client as Paho
+from paho.mqtt.enums import MQTTErrorCode
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
@@ -38,7 +40,7 @@ from relayer.rules.quorum import MAX_PROPOSAL_ENVELOPE_BYTES
 PROTOCOL_ROOM_BYTES = 4096
 """What topic, properties and headers may add to a message in its MQTT packet."""
 
-SENDERS = 8
+MAX_UNCONFIRMED = 8
 """Publications that wait for their acknowledgement at the same time."""
 
 BURST_S = 5
@@ -49,6 +51,8 @@ DRAIN_S = 2.0
 CANCEL_AGAIN_S = 0.5
 
 PUBLISH_TIMEOUT_S = 30.0
+CONFIRM_EVERY_S = 1.0
+"""How often the age of what is not acknowledged is looked at."""
 MAX_PASSWORD_BYTES = 1024
 MAX_OPERATORS = 20
 SAFE_BROKER = (2, 0, 21)
@@ -169,7 +173,9 @@ class MqttGossip:
         self._handlers: dict[str, list[Handler]] = {}  # by topic without its first level: committee/kind
         self._active: dict[str, str] = {}  # wire topic -> committee/kind
         self._outgoing = Mailbox(settings.max_outgoing, settings.max_outgoing_bytes)
-        self._in_flight = 0
+        self._carrier: Paho | None = None  # of the connection that stands, once it may send
+        self._unconfirmed: dict[int, float] = {}  # message id -> loop time at which it was handed over
+        self._send_failure: OSError | None = None
         self._outgoing_event = asyncio.Event()
         self._topics_event = asyncio.Event()
         self._stop = asyncio.Event()
@@ -178,7 +184,9 @@ class MqttGossip:
     # ---- the seam
 
     async def publish(self, topic: str, data: bytes) -> None:
-        """Queue a message; the kind that fills the queue most loses its oldest where there is no room.
+        """Hand a message to the socket at once, or queue it; the kind that fills the queue most loses its oldest where there is no room.
+
+        At once, because what follows a statement is most often long work of this process, and the others wait for the statement.
 
         Raises:
             Rejected: larger than the carrier takes; reason ``size``.
@@ -191,7 +199,7 @@ class MqttGossip:
                 reason="size",
             )
         self._outgoing.put(topic, data)
-        self._outgoing_event.set()
+        self._send_queued()
 
     def subscribe(self, topic: str, handler: Handler) -> Callable[[], None]:
         """Call ``handler(wire topic, data)`` for what other operators of the committee publish; returns the way to end it.
@@ -281,12 +289,12 @@ class MqttGossip:
         if self.on_connect is not None:
             self.on_connect()
         tasks = [asyncio.create_task(_follow_connection(client)), asyncio.create_task(self._follow_topics(client))]
-        tasks += [asyncio.create_task(self._send(client)) for _ in range(SENDERS)]
+        tasks.append(asyncio.create_task(self._send(client._client)))  # noqa: SLF001  see `Paho`
         stopper = asyncio.create_task(self._drain())
         try:
             done, _ = await asyncio.wait([*tasks, stopper], return_when=asyncio.FIRST_COMPLETED)
             if stopper not in done:
-                # A sender may notice a loss first; the follower knows the reason and takes it from the library.
+                # The sender may notice a loss first; the follower knows the reason and takes it from the library.
                 await asyncio.wait(tasks[:1], timeout=1.0)
         finally:
             await _end_tasks([*tasks, stopper])
@@ -297,29 +305,71 @@ class MqttGossip:
     async def _drain(self) -> None:
         await self._stop.wait()
         deadline = asyncio.get_running_loop().time() + DRAIN_S
-        while (self._outgoing or self._in_flight) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  two conditions, for two seconds at most
+        while (self._outgoing or self._unconfirmed) and asyncio.get_running_loop().time() < deadline:  # noqa: ASYNC110  two conditions, for two seconds at most
             await asyncio.sleep(0.02)
 
     # ---- sending
 
-    async def _send(self, client: aiomqtt.Client) -> None:
-        while True:
-            while not self._outgoing:
-                self._outgoing_event.clear()
-                await self._outgoing_event.wait()
-            topic, data = self._outgoing.take()
-            self._in_flight += 1
+    async def _send(self, carrier: Paho) -> None:
+        """Let messages leave while the connection stands: what waited for it, and what had to wait for an acknowledgement."""
+        loop = asyncio.get_running_loop()
+        note = carrier.on_publish
+
+        def confirm(client: Paho, userdata: Any, mid: int, *rest: Any) -> None:
+            if note is not None:
+                note(client, userdata, mid, *rest)
+            if self._unconfirmed.pop(mid, None) is not None:
+                self._counts["sent"] += 1
+                self._outgoing_event.set()
+
+        def write() -> None:
             try:
-                await client.publish(
-                    self._get_wire_topic(self.settings.operator, _strip(topic)), data, qos=1, timeout=PUBLISH_TIMEOUT_S
-                )
-            except BaseException:
-                # Lost with its connection, or cancelled with it: what matters is said again after the next connect.
-                self._counts["failed"] += 1
-                raise
-            finally:
-                self._in_flight -= 1
-            self._counts["sent"] += 1
+                carrier.loop_write()
+            except OSError as error:
+                self._fail(error)
+
+        carrier.on_publish = confirm
+        # The library asks the event loop for this a turn later, because it may connect in another thread. What is written at once would have taken
+        # the request back before it was made, and the loop would call for a writer with nothing to write for ever.
+        carrier.on_socket_register_write = lambda _, __, sock: loop.add_writer(sock.fileno(), write)
+        self._carrier, self._send_failure = carrier, None
+        try:
+            while True:
+                self._outgoing_event.clear()
+                self._send_queued()
+                if self._send_failure is not None:
+                    raise Unavailable(f"the connection broke: {self._send_failure}", reason="broker")
+                oldest = min(self._unconfirmed.values(), default=loop.time())
+                if loop.time() - oldest > PUBLISH_TIMEOUT_S:
+                    raise Unavailable("the broker acknowledges nothing", reason="broker")
+                await _wait_for_event(self._outgoing_event, CONFIRM_EVERY_S)
+        finally:
+            # Lost with its connection: what matters is said again after the next connect.
+            self._carrier = None
+            self._counts["failed"] += len(self._unconfirmed)
+            self._unconfirmed.clear()
+
+    def _send_queued(self) -> None:
+        """Hand to the socket what may leave now. A failure is the connection's: its task ends with it."""
+        carrier = self._carrier
+        if carrier is None:
+            return
+        try:
+            while self._outgoing and len(self._unconfirmed) < MAX_UNCONFIRMED and self._send_failure is None:
+                topic, data = self._outgoing.take()
+                told = carrier.publish(self._get_wire_topic(self.settings.operator, _strip(topic)), data, qos=1)
+                if told.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                    self._counts["failed"] += 1
+                    raise ConnectionError(told.rc.name)
+                self._unconfirmed[told.mid] = asyncio.get_running_loop().time()
+                # else it would wait until the event loop looks at the socket again, behind everything that is ready to run
+                carrier.loop_write()
+        except OSError as error:
+            self._fail(error)
+
+    def _fail(self, error: OSError) -> None:
+        self._send_failure = error
+        self._outgoing_event.set()
 
     def _get_wire_topic(self, publisher: bytes, suffix: str) -> str:
         return f"{self.settings.root}/{publisher.hex()}/{suffix}"

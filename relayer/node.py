@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -63,8 +63,6 @@ KEPT_PLANS = 4
 """Plans that are remembered by all that they follow from: a proposer computes its plan once, not again to vote for it."""
 TURN_S = 0.25
 """How long one task waits for another that verifies the same vault's header, before it does the work itself: a slow endpoint holds up nobody."""
-SENDING_TURNS = 8
-"""Turns of the event loop that a carrier needs to bring a message from its queue to its socket."""
 
 
 class Planner(Protocol):
@@ -140,6 +138,8 @@ class Progress:
     """Numbers that are over here and that somebody still votes in."""
     ballots: dict[int, Ballot] = field(default_factory=dict)
     proposals: dict[tuple[int, int], Envelope] = field(default_factory=dict)
+    accepted_at: dict[tuple[int, int], int] = field(default_factory=dict)
+    """By slot of a proposal that is voted for here: unix seconds, by the own clock; what is read from the store has none."""
     waiting: dict[tuple[int, int], Envelope] = field(default_factory=dict)
     judged: dict[tuple[int, int], Envelope] = field(default_factory=dict)
     """The first proposal of each slot that was looked at, whatever came of it."""
@@ -229,6 +229,8 @@ class Node:
         self.submit_not_before: dict[tuple[bytes, int, bytes], int] = {}
         # Newest light-client state per chain, decoded once: this process is the only writer of the store.
         self.trusted: dict[str, Any] = {}
+        self.looking: set[bytes] = set()
+        self.is_planner_waiting = False
         self._turns = {vault_id: asyncio.Lock() for vault_id in self.vault_ids}
         self._ledgers: dict[Cut, Ledger] = {}
         self._plans: dict[tuple[Cut, MarketSnapshot, int, OpenPackets], PlanResult] = {}
@@ -336,6 +338,17 @@ class Node:
         data = self.store.get_setting("cut_floor")
         return None if data is None else decode_document(Cut, data)
 
+    @contextmanager
+    def look(self, vault_id: bytes) -> Iterator[None]:
+        """While a vault is looked at: who plans waits a moment for a look that is under way, and is told when it has ended."""
+        self.looking.add(vault_id)
+        try:
+            yield
+        finally:
+            self.looking.discard(vault_id)
+            if not self.looking and self.is_planner_waiting:
+                self.settle_wake.set()
+
     @asynccontextmanager
     async def take_turn(self, vault_id: bytes) -> AsyncIterator[None]:
         """Alone with a vault's headers if that is possible within `TURN_S`: two tasks would verify and fold the same twice."""
@@ -417,11 +430,6 @@ class Node:
         """Hand a signed envelope, ours or another's, to the carrier."""
         data = encode_envelope(envelope, MAX_PROPOSAL_ENVELOPE_BYTES)
         await self.gossip.publish(self.get_topic(envelope.type), data)
-
-    async def let_carrier_send(self) -> None:
-        """Let what was published leave before this process is busy with something long: others wait for it."""
-        for _ in range(SENDING_TURNS):
-            await asyncio.sleep(0)
 
     # ---- records
 

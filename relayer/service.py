@@ -40,6 +40,9 @@ MIN_FOLLOW_S, MAX_FOLLOW_S = 1.0, 60.0
 COURTESY_S, MAX_COURTESIES = 0.5, 8
 """A node without the turn waits so long, again after each news, before it computes a plan of its own to see whether there is work."""
 
+TOGETHER_S = 0.05
+"""Who plans waits so long for a look that is under way, again after each that brought news: the plan then covers both."""
+
 QUARANTINE_MARGIN_S = 120
 """Beyond the longest family constant: clocks differ."""
 
@@ -321,7 +324,19 @@ class Service:
         for _ in range(MAX_COURTESIES):
             if self._is_stopping or settle.is_turn(node) or not await node.clock.wait(node.settle_wake, COURTESY_S):
                 break
+        await self._let_looks_end()
         return await self._settle()
+
+    async def _let_looks_end(self) -> None:
+        """Where chains finalize at one moment, one plan for all of them is sooner done than one after the other."""
+        node = self.node
+        node.is_planner_waiting = True
+        try:
+            for _ in node.vault_ids:
+                if not node.looking or self._is_stopping or not await node.clock.wait(node.settle_wake, TOGETHER_S):
+                    break
+        finally:
+            node.is_planner_waiting = False
 
     async def _settle(self) -> str:
         return await run_step(self.node, "node", "node", lambda: settle.step(self.node))

@@ -191,12 +191,17 @@ class Vector(SszType):
     def encode(self, value: Sequence[Any]) -> bytes:  # noqa: D102
         if len(value) != self.count:
             raise _refuse("vector length", len(value), self.count)
+        if isinstance(self.element, Bytes) and set(map(len, value)) == {self.step}:
+            return b"".join(
+                value
+            )  # the keys of a committee, written with every header: the element would say the same of each
         return b"".join(map(self.element.encode, value))
 
     def decode(self, data: bytes) -> tuple[Any, ...]:  # noqa: D102
         if len(data) != self.size:
             raise _refuse("vector size", len(data), self.size)
-        return tuple(self.element.decode(data[i : i + self.step]) for i in range(0, self.size, self.step))
+        parts = [data[i : i + self.step] for i in range(0, self.size, self.step)]
+        return tuple(parts) if isinstance(self.element, Bytes) else tuple(map(self.element.decode, parts))
 
     def root(self, value: Sequence[Any]) -> bytes:  # noqa: D102
         if len(value) != self.count:

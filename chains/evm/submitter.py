@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -29,7 +29,7 @@ from eth_account.signers.local import LocalAccount
 from chains.base import Outcome, SignedTx, Submitter
 from chains.evm.codec import decode_data, decode_quantity, encode_data, encode_recv, get_revert_reason
 from chains.evm.reader import EvmEndpoint
-from chains.evm.transport import TIMEOUT_S, RpcError, call, verify_chain_id
+from chains.evm.transport import TIMEOUT_S, RpcError, call, call_all, verify_chain_id
 from chains.sending import choose_nonce, compute_bumped_fee, is_replacement
 from messages.digests import Certificate
 from messages.errors import Rejected, RelayerError, Unavailable
@@ -57,6 +57,20 @@ class FeePolicy:
     max_fee_cap_wei: int = 500 * 10**9
     min_priority_fee_wei: int = 10**6
     gas_cap: int = 12_000_000
+
+
+@dataclass(frozen=True)
+class _Answers:
+    """What one endpoint said to several questions, errors in the places of those that failed."""
+
+    source: str
+    answers: list[Any]
+
+    def get(self, i: int) -> Any:
+        """One answer; raises the error that stands in its place."""
+        if isinstance(self.answers[i], RelayerError):
+            raise self.answers[i]
+        return self.answers[i]
 
 
 class EvmSubmitter(Submitter):
@@ -174,32 +188,57 @@ class EvmSubmitter(Submitter):
         )
 
     async def _ask_everything(self, data: bytes) -> tuple[int, list[int], list[int], tuple[int, int]]:
-        """Gas of a call, the account's nonces (mined, pending) and fees, asked at the same time; raises the first failure in that order."""
-        count = "eth_getTransactionCount"
-        gas, counts, pending, fees = await asyncio.gather(
-            self._estimate_gas(data),
-            self._ask_all(count, self._decode_count, self.account, "latest"),
-            self._ask_all(count, self._decode_count, self.account, "pending"),
-            self._ask_first(self._get_fees),
-            return_exceptions=True,
-        )
-        # by hand: the others have ended by now, and nothing of them is left behind
-        if isinstance(gas, BaseException):
-            raise gas
-        if isinstance(counts, BaseException):
-            raise counts
-        if isinstance(pending, BaseException):
-            raise pending
-        if isinstance(fees, BaseException):
-            raise fees
-        return gas, counts, pending, fees
+        """Gas of a call, the account's nonces (mined, pending) and fees, asked at the same time; raises the first failure in that order.
 
-    async def _estimate_gas(self, data: bytes) -> int:
-        """The highest estimate under the cap: unused gas costs nothing, and an endpoint that lags may not even know the vault."""
+        Each endpoint gets all questions in one round trip. Nodes search an estimate by calling many times: once one is known, each is asked
+        for one call with as much gas for each byte. What a revert means, or that it was not enough, is left to the estimate.
+        """
         request = {"from": self.account, "to": encode_data(self._vault), "data": encode_data(data)}
-        expected = await self._try_expected_gas(request, len(data))
-        if expected is not None:
-            return expected
+        tried, gas = self._get_expected_gas(len(data))
+        asks: list[tuple[str, Sequence[Any]]] = [
+            ("eth_getTransactionCount", (self.account, "latest")),
+            ("eth_getTransactionCount", (self.account, "pending")),
+            ("eth_getBlockByNumber", ("latest", False)),
+            ("eth_maxPriorityFeePerGas", ()),
+        ]
+        if tried:
+            asks.append(("eth_call", ({**request, "gas": hex(tried)}, "latest")))
+        answers = await asyncio.gather(*(self._ask_one(endpoint, asks) for endpoint in self._endpoints))
+        # a revert is an answer, an endpoint that says nothing is none
+        calls = [a.answers[4] for a in answers] if tried else []
+        told = [c for c in calls if isinstance(c, RpcError) or not isinstance(c, RelayerError)]
+        if not told or any(isinstance(c, RpcError) for c in told):
+            gas = await self._estimate_gas(request, len(data))
+        counts = self._decode_all("eth_getTransactionCount", answers, lambda a: self._decode_count(a.get(0)))
+        pending = self._decode_all("eth_getTransactionCount", answers, lambda a: self._decode_count(a.get(1)))
+        fees = self._decode_all("fees", answers, self._decode_fees)
+        return gas, counts, pending, fees[0]
+
+    async def _ask_one(self, endpoint: EvmEndpoint, asks: Sequence[tuple[str, Sequence[Any]]]) -> _Answers:
+        try:
+            await self._verify_chain(endpoint)
+        except RelayerError as error:
+            return _Answers(endpoint.name, [error] * len(asks))
+        return _Answers(endpoint.name, await call_all(endpoint.execution, asks, self._timeout_s))
+
+    def _decode_all(
+        self, what: str, answers: Sequence[_Answers], decode: Callable[[_Answers], ResultT]
+    ) -> list[ResultT]:
+        """What the endpoints say, in order, without those that give no sound answer; Unavailable ("no_endpoint") if that is none."""
+        found: list[ResultT] = []
+        last: RelayerError | None = None
+        for answer in answers:
+            try:
+                found.append(decode(answer))
+            except (Rejected, Unavailable) as error:
+                error.source = error.source or answer.source
+                last = error
+        if not found:
+            raise self._get_nobody(what, last)
+        return found
+
+    async def _estimate_gas(self, request: dict[str, str], size: int) -> int:
+        """The highest estimate under the cap: unused gas costs nothing, and an endpoint that lags may not even know the vault."""
         estimates: list[int] = []
         reverted: Rejected | None = None
         last: RelayerError | None = None
@@ -221,7 +260,7 @@ class EvmSubmitter(Submitter):
             except (Rejected, Unavailable) as error:
                 last = error
         if estimates:
-            self._gas_per_byte = max(self._gas_per_byte, -(-max(estimates) // len(data)))
+            self._gas_per_byte = max(self._gas_per_byte, -(-max(estimates) // size))
         allowed = [gas for gas in estimates if gas <= self._policy.gas_cap]
         if allowed:
             return max(allowed)
@@ -231,43 +270,16 @@ class EvmSubmitter(Submitter):
             )
         raise reverted or self._get_nobody("eth_estimateGas", last)
 
-    async def _try_expected_gas(self, request: dict[str, str], size: int) -> int | None:
-        """Gas by the dearest byte that was estimated so far, if the call goes through with less at every endpoint that answers; else None.
-
-        Nodes search an estimate by calling many times; this asks each of them for one call. What a revert means is left to the estimate.
-        """
-        if not self._gas_per_byte:
-            return None
+    def _get_expected_gas(self, size: int) -> tuple[int, int]:
+        """(gas to try a call of so many bytes with, gas limit of its transaction) by the dearest byte that was estimated so far; 0 for none."""
         tried = self._gas_per_byte * size
         intrinsic = TX_GAS + DATA_GAS * size  # some nodes count it in a call, others don't
         gas = (tried + intrinsic) * (100 + GAS_MARGIN_PERCENT) // 100
-        if gas > self._policy.gas_cap:
-            return None
-        asked = {**request, "gas": hex(tried)}
-        answers = await asyncio.gather(*(self._is_enough(endpoint, asked) for endpoint in self._endpoints))
-        return gas if True in answers and False not in answers else None
+        return (tried, gas) if tried and gas <= self._policy.gas_cap else (0, 0)
 
-    async def _is_enough(self, endpoint: EvmEndpoint, request: dict[str, str]) -> bool | None:
-        """Whether a call goes through with the gas it names; None where the endpoint does not answer."""
-        try:
-            await self._call(endpoint, "eth_call", request, "latest")
-        except RpcError:
-            return False
-        except (Rejected, Unavailable):
-            return None
-        return True
-
-    async def _get_fees(self, endpoint: EvmEndpoint) -> tuple[int, int]:
+    def _decode_fees(self, answer: _Answers) -> tuple[int, int]:
         """Base fee of the latest block and a tip, in wei of gas."""
-        answers: tuple[Any, Any] = await asyncio.gather(
-            self._call(endpoint, "eth_getBlockByNumber", "latest", False),
-            self._call(endpoint, "eth_maxPriorityFeePerGas"),
-            return_exceptions=True,
-        )
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-        block, told = answers
+        block, told = answer.get(2), answer.get(3)
         if not isinstance(block, dict):
             raise Rejected("no latest block", got=type(block).__name__, reason="malformed")
         base = decode_quantity(block.get("baseFeePerGas"), UINT256_MAX)
@@ -335,34 +347,16 @@ class EvmSubmitter(Submitter):
 
     async def _call(self, endpoint: EvmEndpoint, method: str, *params: Any) -> Any:
         try:
-            if endpoint.name not in self._checked:
-                await verify_chain_id(endpoint.execution, self._chain_id, self._timeout_s)
-                self._checked.add(endpoint.name)
+            await self._verify_chain(endpoint)
             return await call(endpoint.execution, method, params, self._timeout_s)
         except RelayerError as error:
             error.source = error.source or endpoint.name
             raise
 
-    async def _ask_first(self, ask: Callable[[EvmEndpoint], Awaitable[ResultT]]) -> ResultT:
-        last: RelayerError | None = None
-        for endpoint in self._endpoints:
-            try:
-                return await ask(endpoint)
-            except (Rejected, Unavailable) as error:
-                last = error
-        raise self._get_nobody("fees", last)
-
-    async def _ask_all(self, method: str, decode: Callable[[object], ResultT], *params: Any) -> list[ResultT]:
-        answers: list[ResultT] = []
-        last: RelayerError | None = None
-        for endpoint in self._endpoints:
-            try:
-                answers.append(decode(await self._call(endpoint, method, *params)))
-            except (Rejected, Unavailable) as error:
-                last = error
-        if not answers:
-            raise self._get_nobody(method, last)
-        return answers
+    async def _verify_chain(self, endpoint: EvmEndpoint) -> None:
+        if endpoint.name not in self._checked:
+            await verify_chain_id(endpoint.execution, self._chain_id, self._timeout_s)
+            self._checked.add(endpoint.name)
 
     @staticmethod
     def _decode_count(answer: object) -> int:

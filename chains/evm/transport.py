@@ -28,7 +28,7 @@ from chains.http_json import (
     decode_json,
     verify_status,
 )
-from messages.errors import Rejected, Unavailable
+from messages.errors import Rejected, RelayerError, Unavailable
 
 __all__ = [
     "TIMEOUT_S",
@@ -91,6 +91,8 @@ class HttpExecutionProvider(AsyncBaseProvider):
         self._url = url
         self._http = JsonHttp(timeout_s, max_bytes)
         self._ids = count(1)
+        self.takes_batches = True
+        """False once the node has answered a batch with something else: some refuse them."""
 
     async def make_request(self, method: RPCEndpoint, params: Any) -> RPCResponse:
         """One request, one answer with the same id; raises as `BeaconTransport.get`."""
@@ -108,11 +110,12 @@ class HttpExecutionProvider(AsyncBaseProvider):
             raise Rejected("answer to another request", got=answer.get("id"), expected=asked, reason="wrong_id")
         return answer  # type: ignore[return-value]  # web3's TypedDict; fields are checked by `call`
 
-    async def make_requests(self, method: str, params: Sequence[Sequence[Any]]) -> list[Any]:
-        """One batch of requests of one method; the answers in the order asked, each to be judged like that of `make_request`."""
-        asked = [next(self._ids) for _ in params]
+    async def make_requests(self, asks: Sequence[tuple[str, Sequence[Any]]]) -> list[Any]:
+        """One batch of requests (method, parameters); the answers in the order asked, each to be judged like that of `make_request`."""
+        asked = [next(self._ids) for _ in asks]
         request = [
-            {"jsonrpc": "2.0", "id": i, "method": method, "params": list(p)} for i, p in zip(asked, params, strict=True)
+            {"jsonrpc": "2.0", "id": i, "method": method, "params": list(params)}
+            for i, (method, params) in zip(asked, asks, strict=True)
         ]
         status, body = await self._http.fetch("POST", self._url, json=request)
         verify_status(status, body)
@@ -154,10 +157,48 @@ async def call_each(
         return []
     try:
         async with asyncio.timeout(timeout_s):
-            answers = await provider.make_requests(method, params)
+            answers = await provider.make_requests([(method, p) for p in params])
     except TimeoutError as error:
         raise Unavailable(f"no answer to {method}", expected=f"within {timeout_s} s", reason="timeout") from error
     return [_get_result(answer) for answer in answers]
+
+
+async def call_all(
+    provider: AsyncBaseProvider, asks: Sequence[tuple[str, Sequence[Any]]], timeout_s: float = TIMEOUT_S
+) -> list[Any]:
+    """Results of several calls (method, parameters) in order; in the place of one that failed the error that `call` raises.
+
+    In one round trip where the provider takes batches and its node does; a node that answers a batch with anything else is asked one by one.
+    """
+    if isinstance(provider, HttpExecutionProvider) and provider.takes_batches:
+        try:
+            async with asyncio.timeout(timeout_s):
+                answers = await provider.make_requests(asks)
+        except TimeoutError:
+            late = Unavailable("no answer to a batch", expected=f"within {timeout_s} s", reason="timeout")
+            return [late] * len(asks)
+        except Unavailable as error:
+            if error.reason in ("timeout", "unreachable"):
+                return [error] * len(asks)
+            provider.takes_batches = False
+        except Rejected:
+            provider.takes_batches = False
+        else:
+            return [_get_result_or_error(answer) for answer in answers]
+    results = await asyncio.gather(
+        *(call(provider, method, params, timeout_s) for method, params in asks), return_exceptions=True
+    )
+    for result in results:
+        if isinstance(result, BaseException) and not isinstance(result, RelayerError):
+            raise result
+    return results
+
+
+def _get_result_or_error(answer: Any) -> Any:
+    try:
+        return _get_result(answer)
+    except RelayerError as error:
+        return error
 
 
 def _get_result(answer: Any) -> Any:

@@ -167,9 +167,10 @@ async def accept_proposal(node: Node, envelope: Envelope, body: bytes) -> None:
     except Rejected as error:
         progress.refused.add(digest)
         if error.reason == "open_missing":
-            await publish_signed_plans(node)
+            await publish_signed_plans(node, now)
         raise
     progress.proposals[slot_key] = envelope
+    progress.accepted_at[slot_key] = now
     await vote(node, proposal, envelope, plan)
 
 
@@ -496,7 +497,6 @@ async def vote(node: Node, proposal: Proposal, envelope: Envelope, plan: Plan) -
     reach("after_vote")
     node.log.debug("voted", k=k, r=r)
     await node.publish("vote", own_vote)
-    await node.let_carrier_send()
     await add_and_act(node, own_vote, is_written=True)
 
 
@@ -680,7 +680,6 @@ async def open_and_sign(node: Node, plan: Plan, votes: Sequence[Vote]) -> None:
     node.log.debug("opened", k=plan.k, signed=len(signatures))
     if is_new or signatures:  # an answer to an answer would never end
         await publish_signed_plan(node, plan, votes)
-        await node.let_carrier_send()
 
 
 def _get_known_times(node: Node, digest: bytes) -> dict[bytes, int]:
@@ -731,6 +730,7 @@ def _finish_k(node: Node, k: int, plan_digest: bytes) -> None:
     if agreed:
         node.store.record_settings(agreed)
     progress.proposals = {key: e for key, e in progress.proposals.items() if key[0] >= k}
+    progress.accepted_at = {key: at for key, at in progress.accepted_at.items() if key[0] >= k}
     progress.waiting = {key: e for key, e in progress.waiting.items() if key[0] >= k}
     progress.judged = {key: e for key, e in progress.judged.items() if key[0] >= k}
     progress.refused.clear()
@@ -883,17 +883,19 @@ async def publish_again(node: Node) -> None:
     now, progress = node.clock.now(), node.progress
     if now - progress.last_publish_at < node.timing.republish_s:
         return
+    # What was said a moment ago is on its way: repeating it in the middle of its own agreement would only hold that up.
+    since = now - node.timing.republish_s // 2 if progress.last_publish_at else now
     progress.last_publish_at = now
     node.write_blames()
-    for (k, _), envelope in sorted(progress.proposals.items()):
-        if k >= progress.base_k:
+    for slot, envelope in sorted(progress.proposals.items()):
+        if slot[0] >= progress.base_k and progress.accepted_at.get(slot, 0) <= since:
             await node.publish_envelope(envelope)
     for k in range(max(0, progress.base_k), progress.base_k + 2):
         for own in progress.ballots.get(k, Ballot(k)).votes:
-            if own.operator == node.signer.operator:
+            if own.operator == node.signer.operator and progress.accepted_at.get((own.k, own.r), 0) <= since:
                 await node.publish("vote", own)
     await open_again(node)
-    await publish_signed_plans(node)
+    await publish_signed_plans(node, since)
 
 
 async def open_again(node: Node) -> None:
@@ -906,14 +908,16 @@ async def open_again(node: Node) -> None:
                 await open_voted(node, ballot, digest, committee)
 
 
-async def publish_signed_plans(node: Node) -> None:
-    """Tell everybody the open packets again, each plan with its votes and all signatures known here.
+async def publish_signed_plans(node: Node, since: int) -> None:
+    """Tell everybody again the packets that are open here ``since`` then (unix seconds), each plan with its votes and all signatures known here.
 
     So too the plans of absent packets that a proposal lists: a node without them could not check that list. And what somebody still votes
     for who missed its end: its packets may be done long since.
     """
     committee = node.get_committee()
-    digests = {p.plan_digest for p in node.store.get_packets("open")}
+    open_packets = node.store.get_packets("open")
+    digests = {p.plan_digest for p in open_packets}
+    young = {p.plan_digest for p in open_packets if p.seen_at > since}
     unheard, node.progress.unheard = node.progress.unheard, set()
     for ballot in (node.progress.ballots[k] for k in unheard & node.progress.ballots.keys()):
         digests |= {d for d in {v.plan_digest for v in ballot.votes} if get_quorum_votes(ballot, d, committee)}
@@ -921,7 +925,7 @@ async def publish_signed_plans(node: Node) -> None:
     if cut is not None:
         positions = get_positions(node.get_states_at(cut), {e.vault_id: e.time for e in cut.entries})
         digests |= {p.plan_digest for p in node.get_open_packets(positions, committee).packets}
-    for digest in sorted(digests):
+    for digest in sorted(digests - young):
         data = node.store.get_document(digest)
         if data is None:
             continue

@@ -75,7 +75,6 @@ async def step(node: Node) -> bool:
     node.record_journal_tip()
     node.log.info("propose", k=slot[0], r=slot[1], packets=len(result.plan.packets))
     await node.publish_envelope(envelope)
-    await node.let_carrier_send()
     # The own proposal goes the same road as everybody's: it is verified, voted for and recorded by attest.
     await attest.accept_proposal(node, envelope, envelope.body)
     return True

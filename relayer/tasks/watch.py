@@ -75,8 +75,9 @@ async def step(node: Node, vault_id: bytes) -> bool:
         Unavailable, Rejected, Conflict: as `chains.base`; handled by `relayer.node.run_step`.
     """
     node.log.debug("look", chain=node.chains[vault_id].chain_id)
-    async with node.take_turn(vault_id):
-        return await _look(node, vault_id)
+    with node.look(vault_id):
+        async with node.take_turn(vault_id):
+            return await _look(node, vault_id)
 
 
 async def _look(node: Node, vault_id: bytes) -> bool:
