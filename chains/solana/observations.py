@@ -253,7 +253,7 @@ def verify_attested(vault_id: bytes, sets: Sequence[OperatorSet], update: Attest
 
     Rejected: "too_few", "too_many", "repeated_signer" (operators must ascend), "wrong_link" (heads that do not lie on one history), "no_set",
     "untimed" (several numbers, and no m operators that were at none of the later ones), "two_sets" (statements from before and after the
-    instant of a rotation), "malformed", and the reasons of `verify_observation`.
+    instant of a rotation, of the history and of its time together), "malformed", and the reasons of `verify_observation`.
     """
     operators = _verify_signers(vault_id, sets, update.observations)
     seen = sorted((s.observation for s in update.observations), key=lambda o: o.sequence)
@@ -262,7 +262,7 @@ def verify_attested(vault_id: bytes, sets: Sequence[OperatorSet], update: Attest
         vault_id=vault_id,
         sequence=seen[0].sequence,
         slot=min(o.slot for o in seen),
-        clock=_verify_time(vault_id, sets, update),
+        clock=_verify_time(vault_id, sets, operators, update),
         head=seen[0].head,
         m=operators.threshold,
         n=len(operators.operators),
@@ -299,7 +299,7 @@ def _verify_signers(
     return operators
 
 
-def _verify_time(vault_id: bytes, sets: Sequence[OperatorSet], update: Attested) -> int:
+def _verify_time(vault_id: bytes, sets: Sequence[OperatorSet], operators: OperatorSet, update: Attested) -> int:
     timed, lowest = update.timed, min((s.observation for s in update.observations), key=lambda o: o.sequence)
     if is_one_number(update.observations):
         if timed:
@@ -310,7 +310,14 @@ def _verify_time(vault_id: bytes, sets: Sequence[OperatorSet], update: Attested)
     else:
         if not timed or not all(_is_before(signed.observation, lowest) for signed in timed):
             raise Rejected("observations at several numbers say no time", got=len(timed), reason="untimed")
-        _verify_signers(vault_id, sets, timed)
+        # Else those who left could put a history of their own under the time that others tell: theirs is public.
+        if _verify_signers(vault_id, sets, timed) != operators:
+            raise Rejected(
+                "the history is of one operator set and its time of another",
+                got=max(signed.observation.clock for signed in timed),
+                expected=f"a clock of the set since {operators.since}",
+                reason="two_sets",
+            )
     return min(signed.observation.clock for signed in timed)
 
 

@@ -97,6 +97,12 @@ class Pool:
         """How many of the operators in force are needed; Rejected ("no_set") before the first."""
         return get_operator_set(self.sets, self._now).threshold
 
+    def is_in_force(self, clock: int) -> bool:
+        """Whether a time (unix seconds) lies in that of the set whose statements count now; Rejected ("no_set") before the first."""
+        in_force = get_operator_set(self.sets, self._now)
+        until = next((b.since for a, b in pairwise(self.sets) if a == in_force), None)
+        return in_force.since <= clock and (until is None or clock < until)
+
     def get_observations(self) -> tuple[SignedObservation, ...]:
         """The newest statement for each of the newest numbers of every operator in force, made while that set is in force.
 
@@ -104,13 +110,11 @@ class Pool:
         """
         if not self._now:
             return ()
-        in_force = get_operator_set(self.sets, self._now)
-        until = next((b.since for a, b in pairwise(self.sets) if a == in_force), None)
         return tuple(
             signed
-            for operator in in_force.operators
+            for operator in get_operator_set(self.sets, self._now).operators
             for _, signed in sorted(self._newest.get(operator, {}).items(), reverse=True)
-            if in_force.since <= signed.observation.clock and (until is None or signed.observation.clock < until)
+            if self.is_in_force(signed.observation.clock)
         )
 
 

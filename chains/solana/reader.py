@@ -136,7 +136,9 @@ class SolanaReader(Reader[Attested, Trusted, Attested, Attested]):
         if not observations:
             return None
         threshold = self._pool.get_threshold()
-        standing = None if trusted is None else self._evidence.get(trusted)
+        # what a former set said tells no time for the next one
+        is_same_set = trusted is not None and self._pool.is_in_force(trusted.clock)
+        standing = self._evidence.get(trusted) if trusted is not None and is_same_set else None
         found = choose_attested(observations, threshold, (), 0, trusted, standing)
         if found is None:
             found = await self._choose_linked(source, observations, threshold, trusted, standing)
