@@ -222,12 +222,12 @@ def verify_in_force(sets: Sequence[OperatorSet], facts: Sequence[Fact], clock: i
 
     Rejected ("former_set"): a rotation among them took effect by then, and a set from before it was believed.
     """
-    in_force: Rotation | None = None
+    standing: list[Rotation] = []
     for _, rotation in find_rotations(facts):
-        if in_force is not None and rotation.stamp < in_force.effective:
-            in_force = None  # it was pending still, and this one took its place
-        if rotation.effective <= clock:
-            in_force = rotation
+        while standing and rotation.stamp < standing[-1].effective:
+            standing.pop()  # it was pending still, and this one took its place; those before it are in force as ever
+        standing.append(rotation)
+    in_force = next((rotation for rotation in reversed(standing) if rotation.effective <= clock), None)
     if in_force is None:
         return
     believed = get_operator_set(sets, clock)

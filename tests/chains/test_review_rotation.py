@@ -7,15 +7,19 @@ from dataclasses import replace
 from chains.solana.types import Attested
 from messages.hashing import sha256
 from messages.outbox import compute_next_head
-from tests.builders import OPERATOR_KEYS
+from tests.builders import DAY, OPERATOR_KEYS, Outbox
 from tests.chains.test_solana_rotation import (
+    MIXED,
     MIXED_KEYS,
+    NEXT,
     NOW,
     STORY,
     T1,
+    T2,
     TO_MIXED,
     VAULT_ID,
     VERIFIER,
+    Story,
     get_reason,
     start,
 )
@@ -52,3 +56,14 @@ def test_one_set_at_several_numbers_tells_its_own_time():
     after = VERIFIER.verify_update(passed, whole, NOW)  # m of those in force: theirs is the word that counts
     assert (after.sequence, after.clock) == (STORY.r1 + 3, T1 + 80)
     assert after.vault_id == VAULT_ID
+
+
+def test_a_rotation_that_was_replaced_hides_no_earlier_one_that_took_effect():
+    story = Story.__new__(Story)
+    story.outbox = Outbox(VAULT_ID)
+    story.rotate(1, MIXED, T1)
+    story.rotate(2, NEXT, T2, time=T1 + 600)
+    story.rotate(2, MIXED, T2 + 5 * DAY, time=T2 - 600)
+    clock = T2 + DAY  # the second was replaced and the third is pending: those of the first are in force
+    assert get_reason(VERIFIER.verify_facts, replace(start(), clock=clock), story.get_facts()) == "former_set"
+    VERIFIER.verify_facts(replace(start(), clock=clock, handovers=(TO_MIXED,)), story.get_facts())
