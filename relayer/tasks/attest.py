@@ -348,8 +348,18 @@ async def verify_entry(node: Node, entry: CutEntry, evidence: Evidence) -> None:
         if proven.head != entry.outbox_head or recorded != entry.outbox_head:
             raise _bad_entry(entry, recorded)
         return
+    if header is None and node.store.get_trusted_at(chain.chain_id, entry.height) is None:
+        # Steps are on record before the facts behind them where packets are late or far away. A head between two steps would have none of its
+        # own, and what is on record would prove nothing any more.
+        raise Unavailable(
+            f"this node is on its way to a later state of {chain.chain_id}: it goes on by itself first",
+            got=entry.height,
+            reason="no_base",
+        )
     collected = await watch.collect_here_or_from_peers(node, chain, trusted, (head, proof))
-    if node.store.get_cursor(entry.vault_id) != cursor:
+    newest = node.store.get_trusted(chain.chain_id)
+    is_behind = header is not None and newest is not None and newest[0].height >= header.point.height
+    if is_behind or node.store.get_cursor(entry.vault_id) != cursor:
         # watch was faster while we waited: that makes no entry wrong, so look again from what is on record now.
         await verify_entry(node, entry, evidence)
         return
