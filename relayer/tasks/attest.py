@@ -78,6 +78,8 @@ ARCHIVE_BATCH = 256
 ARCHIVE_BATCH_BYTES = 400_000
 ARCHIVE_ANSWERS_PER_S = 8
 """Per operator that asks: a request is small and its answer is not."""
+MAX_PEER_BYTES = 256 << 20
+"""Payloads that a peer may have sent of one vault: far above what the largest collect needs (about 50 MB)."""
 
 
 async def step(node: Node) -> None:
@@ -1035,13 +1037,21 @@ async def accept_archive_packets(node: Node, envelope: Envelope, body: bytes) ->
     if held and node.peer_sources.get(archive.vault_id) != envelope.operator:
         return
     node.peer_sources[archive.vault_id] = envelope.operator
+    room = MAX_PEER_BYTES - sum(_count_bytes(claim) for claim in held.values())
     for i in range(len(archive.packets)):
         packet = decode_packet_abi(archive.packets[i])
         inbox = decode_packet_abi(archive.answered[i]) if archive.answered[i] else None
-        if packet.sequence > cursor.sequence and len(held) < MAX_PEER_PACKETS:
-            held.setdefault(packet.sequence, Claim(packet, inbox))
+        claim = Claim(packet, inbox)
+        room -= _count_bytes(claim)
+        if packet.sequence > cursor.sequence and len(held) < MAX_PEER_PACKETS and room >= 0:
+            held.setdefault(packet.sequence, claim)
     node.asked_archive[archive.vault_id] = 0
     node.watch_wakes[archive.vault_id].set()
+
+
+def _count_bytes(claim: Claim) -> int:
+    packets = (claim.packet,) if claim.inbox is None else (claim.packet, claim.inbox)
+    return sum(len(payload.value) for packet in packets for payload in packet.payloads)
 
 
 # ---- prices -------------------------------------------------------------------------------------------------------------

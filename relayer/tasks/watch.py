@@ -55,7 +55,10 @@ ASK_EVERY_S = 15
 """Seconds between two requests to the peers for packets that the own endpoints withhold."""
 
 PEER_PATIENCE_S = 4 * ASK_EVERY_S
-"""How long a peer that sends a long way may have nothing new before another one is heard."""
+"""How long a peer that sends a long way may have nothing new, or less than `PEER_PACE`, before another one is heard."""
+
+PEER_PACE = 64
+"""Packets of a long way that a peer sends in `PEER_PATIENCE_S`, a fraction of what an honest one does: each just in time would take months."""
 
 SUCCESSION_PACKETS = 2_000
 """Packets of earlier parts that may still say, with the last part, who become operators next: more than one handover spans."""
@@ -307,8 +310,8 @@ class PeerWay:
     """The way to a proven head along packets that peers send in batches, gone twice like every long way (`chains.base.trace`).
 
     ``beginning``: what it is gone under. ``far``: the head as an own endpoint tells it, of the highest number that one of them claims. ``traced``: once the walk got there.
-    ``reached``: whether the walk goes on, and the number up to which packets were there at the last look; ``waits_since``: unix seconds
-    since which nothing new has come.
+    ``reached``: whether the walk goes on, and the number up to which packets were there when the peer was last in time; ``waits_since``: unix
+    seconds of that.
     """
 
     beginning: _Beginning
@@ -350,8 +353,9 @@ async def _go_on_with_peers(node: Node, chain: Chain[Any, Any, Any, Any], way: P
     reached = begin
     while reached + 1 in held:
         reached += 1
-    if way.reached != (way.traced is None, reached):
-        way.reached, way.waits_since = (way.traced is None, reached), now
+    is_tracing, last = way.traced is None, way.reached
+    if is_tracing != last[0] or reached >= last[1] + min(PEER_PACE, chain.part_packets):
+        way.reached, way.waits_since = (is_tracing, reached), now
     elif now - way.waits_since > PEER_PATIENCE_S:
         # one author for the whole way: the next look asks the own endpoints again, then another peer
         _doubt(node, vault_id)

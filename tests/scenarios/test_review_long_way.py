@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 
-from messages.documents import CutEntry, Evidence
+from messages.documents import CutEntry, Evidence, decode_document, encode_document
 from messages.errors import Unavailable
 from relayer.archive import iterate_chain_records
+from relayer.proof_file import encode_claim
+from relayer.rules.statements import ArchivePackets
 from relayer.tasks import attest
-from tests.scenarios.test_long_way import LATE, LongWay, get_sequences, replay, stop_after_parts
+from tests.scenarios.test_long_way import (
+    LATE,
+    LongWay,
+    get_sequences,
+    get_states,
+    replay,
+    start_with_peers_only,
+    stop_after_parts,
+)
 
 
 async def test_a_proposal_of_before_the_head_of_the_way_leaves_no_head_without_its_header(tmp_path, monkeypatch):
@@ -37,3 +50,50 @@ async def test_a_proposal_of_before_the_head_of_the_way_leaves_no_head_without_i
         await c.run_until_joined()
         assert get_sequences(c, LATE)[0] == len(chain.packets)
         replay(c, LATE)
+
+
+async def test_a_peer_that_sends_one_packet_at_a_time_does_not_hold_a_long_way_up(tmp_path, monkeypatch):
+    async with LongWay(tmp_path) as c:
+        await c.live()
+        liar = c.services[0].node.signer.operator
+        late, accept, heard_at = [], attest.accept_archive_packets, {}
+
+        async def dribble(node, envelope, body):
+            if node not in late:
+                return  # nobody else asked
+            archive, now = decode_document(ArchivePackets, body), c.clock.now()
+            if envelope.operator == liar and now - heard_at.get(archive.vault_id, 0) >= 20:
+                heard_at[archive.vault_id] = now
+                one = replace(archive, packets=archive.packets[:1], answered=archive.answered[:1])
+                await accept(node, envelope, encode_document(one))
+            elif liar in node.doubted_peers.get(archive.vault_id, ()):
+                await accept(node, envelope, body)
+
+        monkeypatch.setitem(attest._HANDLERS, "archive_packets", dribble)
+        node = await start_with_peers_only(c)
+        late.append(node)
+        await c.run_until_joined(400)  # one by one it would take 2,000 s
+        assert get_states(c, LATE) == get_states(c, 1)
+        named = {blame.source for blame, _, _ in node.store.get_blames() if blame.reason == "bad_archive"}
+        assert named == {f"0x{liar.hex()}"}
+
+
+async def test_what_a_peer_sends_is_bounded_in_bytes_too(tmp_path, monkeypatch):
+    async with LongWay(tmp_path) as c:
+        await c.live()
+        node, chain = c.open(LATE).node, c.chains[0]
+        node.asked_archive[chain.vault_id] = 0
+        facts = c.services[0].node.store.iterate_facts(chain.vault_id, 0, 20)
+        claims = [encode_claim(fact) for fact in facts]
+        archive = ArchivePackets(chain.vault_id, 0, tuple(x.packet for x in claims), tuple(x.answered for x in claims))
+        body = encode_document(archive)
+        envelope = SimpleNamespace(operator=c.services[0].node.signer.operator)
+        monkeypatch.setattr(attest, "MAX_PEER_BYTES", 2_000)
+        for _ in range(2):
+            await attest.accept_archive_packets(node, envelope, body)
+        assert (
+            0 < sum(len(held.packet.payloads[0].value) for held in node.peer_packets[chain.vault_id].values()) <= 2_000
+        )
+        monkeypatch.undo()
+        await attest.accept_archive_packets(node, envelope, body)
+        assert len(node.peer_packets[chain.vault_id]) == 20
