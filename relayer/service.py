@@ -40,6 +40,8 @@ MIN_FOLLOW_S, MAX_FOLLOW_S = 1.0, 60.0
 COURTESY_S, MAX_COURTESIES = 0.5, 8
 """A node without the turn waits so long, again after each news, before it computes a plan of its own to see whether there is work."""
 
+NEWS_TURNS = 8
+"""Turns of the event loop in which a hint gets from a socket to the loop that looks."""
 TOGETHER_S = 0.05
 """Who plans waits so long for a look that is under way, again after each that brought news: the plan then covers both."""
 
@@ -330,6 +332,10 @@ class Service:
     async def _let_looks_end(self) -> None:
         """Where chains finalize at one moment, one plan for all of them is sooner done than one after the other."""
         node = self.node
+        for _ in range(
+            NEWS_TURNS
+        ):  # a look whose hint has arrived here, and nobody had time to read it, is under way too
+            await asyncio.sleep(0)
         node.is_planner_waiting = True
         try:
             for _ in node.vault_ids:

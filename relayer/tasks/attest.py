@@ -708,7 +708,7 @@ def _settle_late(node: Node, vault_ids: Iterable[bytes]) -> None:
     for vault_id in sorted(vault_ids):
         head = node.store.get_head(vault_id)
         if head is not None:
-            watch.settle_packets(node, vault_id, head.point, ())
+            watch.settle_packets(node, vault_id, head.point, node.states.get_newest(vault_id).inbox_sequence)
 
 
 def _may_sign(node: Node, digest: bytes) -> bool:

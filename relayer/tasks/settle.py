@@ -72,9 +72,9 @@ async def step(node: Node) -> bool:
         compute_digest(result.plan),
     )
     envelope = node.signer.sign_proposal(proposal)
-    node.record_journal_tip()
-    node.log.info("propose", k=slot[0], r=slot[1], packets=len(result.plan.packets))
     await node.publish_envelope(envelope)
+    node.log.info("propose", k=slot[0], r=slot[1], packets=len(result.plan.packets))
+    node.record_journal_tip()
     # The own proposal goes the same road as everybody's: it is verified, voted for and recorded by attest.
     await attest.accept_proposal(node, envelope, envelope.body)
     return True

@@ -7,6 +7,8 @@ submitter delays and two at once are harmless (`recv` is at most once).
 
 from __future__ import annotations
 
+import asyncio
+
 from chains.base import OUT_OF_TURN, PREPARE_AGAIN, Chain, Outcome, SignedTx, Submitter
 from messages.bodies import CLEARING_CLIENT, ENCODING, PORT, VERSION
 from messages.digests import Certificate, verify_certificate
@@ -23,22 +25,22 @@ MAX_TRANSACTIONS_PER_PACKET = 12
 
 
 async def step(node: Node) -> None:
-    """Look at every open packet once.
+    """Look at every open packet once, at all vaults at the same time: one plan's packets do not wait for each other's nodes.
 
     Raises:
         Unavailable: an endpoint failed. Rejected: the chain refuses the call.
     """
-    failures: list[Rejected | Unavailable] = []
     # what is certified and not sent goes before asking what became of what was sent
-    for vault_id in sorted(node.vault_ids, key=lambda v: not _has_unsent(node, v)):
-        try:
-            await _submit_vault(node, vault_id)
-        except (Rejected, Unavailable) as error:
-            # One vault's trouble stops no other; the first is told when all had their turn.
+    vault_ids = sorted(node.vault_ids, key=lambda v: not _has_unsent(node, v))
+    results = await asyncio.gather(*(_submit_vault(node, v) for v in vault_ids), return_exceptions=True)
+    bugs = [r for r in results if isinstance(r, BaseException) and not isinstance(r, Rejected | Unavailable)]
+    if bugs:
+        raise bugs[0]
+    # One vault's trouble stops no other; the first is told when all had their turn.
+    for vault_id, error in zip(vault_ids, results, strict=True):
+        if isinstance(error, Rejected | Unavailable):
             error.source = error.source or node.chains[vault_id].chain_id
-            failures.append(error)
-    if failures:
-        raise failures[0]
+            raise error
 
 
 def _has_unsent(node: Node, vault_id: bytes) -> bool:

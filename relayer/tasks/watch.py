@@ -475,7 +475,9 @@ def record(
     state, snapshots = node.states.compute_after(vault_id, collected.facts)
     proof = chain.codec.encode_proof(collected.proof)
     head = HeadRecord(vault_id, point, collected.head.sequence, collected.head.head, proof)
-    node.store.record_collected(chain.chain_id, headers, head, collected.facts, snapshots)
+    with node.store.together():
+        node.store.record_collected(chain.chain_id, headers, head, collected.facts, snapshots)
+        settle_packets(node, vault_id, point, state.inbox_sequence, collected.facts)
     node.states.record(vault_id, state)
     node.unfinished_rotations.pop(vault_id, None)
     if headers:
@@ -488,7 +490,6 @@ def record(
         node.log.info(
             "facts", chain=chain.chain_id, height=point.height, count=len(collected.facts), upto=collected.head.sequence
         )
-    settle_packets(node, vault_id, point, collected.facts)
     node.verify_worth()
     node.settle_wake.set()
     node.submit_wake.set()
@@ -527,10 +528,17 @@ def record_part(node: Node, vault_id: bytes, collected: Collected[Any], upto: in
         node.unfinished_rotations[vault_id] += [fact for fact in collected.facts if is_rotation(fact)]
 
 
-def settle_packets(node: Node, vault_id: bytes, point: Point, facts: Sequence[Fact]) -> None:
-    """Record what the new facts, or proven absence, say of open packets (protocol.md 2)."""
+def settle_packets(node: Node, vault_id: bytes, point: Point, inbox_sequence: int, facts: Sequence[Fact] = ()) -> None:
+    """Record what a proven state says of open packets (protocol.md 2).
+
+    Args:
+        node: with its records.
+        vault_id: the vault.
+        point: of the newest proven head.
+        inbox_sequence: the vault's, at that head.
+        facts: the new ones behind it.
+    """
     acks = {f.body.inbox_sequence: f.body for f in facts if isinstance(f.body, Ack)}
-    inbox_sequence = node.states.get_newest(vault_id).inbox_sequence
     for packet in node.store.get_packets("open"):
         if packet.vault_id != vault_id:
             continue

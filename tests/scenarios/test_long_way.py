@@ -281,7 +281,8 @@ async def test_an_open_packet_is_not_called_absent_before_the_end_of_the_way(tmp
         settled = []
         monkeypatch.setattr(Store, "record_packet_status", lambda *args: settled.append(args[-1]))
         end = replace(store.get_head(vault_id).point, time=chain.times[-1])
-        watch.settle_packets(c.services[LATE].node, vault_id, end, ())
+        node = c.services[LATE].node
+        watch.settle_packets(node, vault_id, end, node.states.get_newest(vault_id).inbox_sequence)
         assert settled == ["absent"]
         monkeypatch.undo()
         paused.clear()
