@@ -40,6 +40,10 @@ MAX_AHEAD = 20_000
 """Events that wait for a number before them while the list is gone through upwards."""
 PATIENT_PAGE = 12
 """Time-outs that one page and its transactions may take together."""
+PATIENCE_PER_PACKET_S = 0.25
+"""What a long list and its transactions may take for each packet that is wanted, in all: the time of a page alone bounds no list of pages."""
+MAX_DOUBLINGS = 12
+"""Of that time, once each time that it was not enough: an honest source that is slow gets there too."""
 MAX_SEEN = 50_000
 """Transactions without a packet that are remembered of one source."""
 
@@ -52,6 +56,13 @@ class _Walk:
     last: Listed | None = None
     is_whole: bool = True
     """Whether nothing was left out below ``last``."""
+
+
+@dataclass
+class _Patience:
+    """Seconds that a source may still take for a list that is gone through; only its own time counts."""
+
+    left_s: float
 
 
 class VaultHistory:
@@ -77,6 +88,8 @@ class VaultHistory:
         self._has_missed = False
         self._deeper = 0
         """Slots below the floor that are read too while a number stays missing."""
+        self._slow = 0
+        """How often in a row it took too long to go through the list."""
 
     async def collect(self, after: int, upto: int, floor: int) -> tuple[Claim, ...]:
         """Claims of the numbers ``after`` < n <= ``upto``, in order and without a gap.
@@ -133,10 +146,11 @@ class VaultHistory:
         bottom = max(floor - self._deeper, 0)
         left: list[PacketEvent] = []
         at = after
-        newest, begins = await self._find_pages(bottom)
+        patience = _Patience((self._page_s + PATIENCE_PER_PACKET_S * (upto - after)) * 2**self._slow)
+        newest, begins = await self._find_pages(bottom, patience)
         for begin in [*reversed(begins), None]:
-            page = newest if begin is None else await self._in_time(self._list_from(begin))
-            events = [*left, *await self._in_time(self._read_whole(page, bottom))]
+            page = newest if begin is None else await self._in_time(self._list_from(begin), patience)
+            events = [*left, *await self._in_time(self._read_whole(page, bottom), patience)]
             claims = make_claims(events, at, upto)
             at += len(claims)
             yield claims  # none is news too: the endpoint is at work
@@ -149,15 +163,15 @@ class VaultHistory:
                 break
         if at < upto:
             raise self._miss(at - after, upto - after, at + 1)
-        self._has_missed, self._deeper = False, 0
+        self._has_missed, self._deeper, self._slow = False, 0, 0
 
-    async def _find_pages(self, bottom: int) -> tuple[tuple[Listed, ...], list[Listed]]:
+    async def _find_pages(self, bottom: int, patience: _Patience) -> tuple[tuple[Listed, ...], list[Listed]]:
         """The newest page of the list, and after which transaction each further page begins, down to a slot."""
         newest: tuple[Listed, ...] = ()
         begins: list[Listed] = []
         walk = _Walk()
         while True:
-            page = await self._in_time(self._list_below(walk.last))
+            page = await self._in_time(self._list_below(walk.last), patience)
             _verify_order(page, walk, self._source)
             newest = newest or page
             if not page or page[-1].slot < bottom:
@@ -187,18 +201,24 @@ class VaultHistory:
                 events += found
         return events
 
-    async def _in_time(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
-        """A page and its transactions in bounded time: each answer just in time would take hours."""
+    async def _in_time(self, work: Coroutine[Any, Any, ResultT], patience: _Patience) -> ResultT:
+        """A page and its transactions in bounded time, and all of them together: each just in time would take months."""
+        clock = asyncio.get_running_loop().time
+        begin, limit_s = clock(), min(self._page_s, max(patience.left_s, 0.0))
         try:
-            async with asyncio.timeout(self._page_s):
+            async with asyncio.timeout(limit_s):
                 return await work
         except TimeoutError as error:
+            if limit_s < self._page_s:
+                self._slow = min(self._slow + 1, MAX_DOUBLINGS)
             raise Unavailable(
                 "the endpoint is too slow for the packets",
-                expected=f"a page within {self._page_s:.0f} s",
+                expected=f"a page within {self._page_s:.0f} s, and all of them in the time of so many packets",
                 reason="timeout",
                 source=self._source,
             ) from error
+        finally:
+            patience.left_s -= clock() - begin
 
     async def _read_page(self, walk: _Walk, missing: set[int]) -> None:
         """Read on downwards by one page, or until nothing is missing; the walk ends at what is known already or at the floor."""
