@@ -18,7 +18,7 @@ UPGRADEABLE_LOADER = decode_key("BPFLoaderUpgradeab1e11111111111111111111111")
 """Owner of a program whose account names another one with the bytes and with who may replace them."""
 PROGRAM_HEADER, DATA_HEADER = 4, 45
 LOW_BALANCE_PACKETS = 100
-RECORD_LAMPORTS = 1_559_040
+RECORD_LAMPORTS = 1_726_080
 """Rent of a balance or position record, which the one who opens it pays (chains.md 4)."""
 
 

@@ -5,7 +5,7 @@ do harm: the transaction that names it is signed over the table's address alone,
 
 A table's address cannot be computed from the vault: the chain puts a recent slot into it. So the transaction that makes one also names a marker,
 an address made of payer and vault; after a restart the transactions that name the marker tell the tables. Anybody may name the marker too: what
-is found is bounded, and where no table is found a new one is made, for a few thousand lamports a key.
+is found is bounded, and where no table is found a new one is made, for some 220,000 lamports a key.
 
 Source: Solana's address lookup table program (SIMD-0128 notes), `address-lookup-table-interface`.
 """
