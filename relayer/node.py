@@ -218,6 +218,8 @@ class Node:
             bytes, set[bytes]
         ] = {}  # vault -> operators whose packets did not fold or went missing
         self.peer_gaps: dict[bytes, int] = {}  # vault -> first number that was missing last time
+        # vault -> recorded number, first missing one, and unix seconds at which the peer was last in time
+        self.peer_paces: dict[bytes, tuple[int, int, int]] = {}
         self.is_stopping = False
         self.active_at: dict[str, int] = {}  # loop -> when a step of it that takes long last got on
         # vault -> the way to a head far away along packets of peers; of `relayer.tasks.watch`

@@ -403,6 +403,7 @@ def _doubt(node: Node, vault_id: bytes) -> None:
     """Forget what a peer sent; its packets do not fold or their rest never came, and it comes last from now on."""
     node.peer_packets.pop(vault_id, None)
     node.peer_gaps.pop(vault_id, None)
+    node.peer_paces.pop(vault_id, None)
     source = node.peer_sources.pop(vault_id, None)
     doubted = node.doubted_peers.setdefault(vault_id, set())
     if source is not None:
@@ -443,12 +444,24 @@ def _doubt_or_wait(node: Node, vault_id: bytes, after: int, missing: int | None)
     Packets that only end too early are kept, because archives come in batches; packets that do not fold, or whose rest never
     came, are forgotten and their sender comes last from now on.
     """
-    is_answer_due = node.clock.now() - node.asked_archive.get(vault_id, 0) >= ASK_EVERY_S
-    if missing is not None and (node.peer_gaps.get(vault_id) != missing or not is_answer_due):
+    now = node.clock.now()
+    is_answer_due = now - node.asked_archive.get(vault_id, 0) >= ASK_EVERY_S
+    is_news = node.peer_gaps.get(vault_id) != missing or not is_answer_due
+    if missing is not None and is_news and _is_in_time(node, vault_id, after, missing):
         node.peer_gaps[vault_id] = missing
         return missing - 1
     _doubt(node, vault_id)
     return after
+
+
+def _is_in_time(node: Node, vault_id: bytes, after: int, missing: int) -> bool:
+    """Whether a peer sends fast enough what follows a recorded number: one packet at a time, each just in time, would take weeks."""
+    now, pace = node.clock.now(), min(PEER_PACE, node.chains[vault_id].part_packets)
+    known, last, since = node.peer_paces.get(vault_id, (after, 0, now))
+    if known != after or missing >= last + pace:
+        known, last, since = after, missing, now
+    node.peer_paces[vault_id] = known, last, since
+    return now - since <= PEER_PATIENCE_S
 
 
 async def ask_peers(node: Node, vault_id: bytes, after_sequence: int) -> None:
