@@ -224,7 +224,7 @@ class Node:
         self.active_at: dict[str, int] = {}  # loop -> when a step of it that takes long last got on
         # vault -> the way to a head far away along packets of peers; of `relayer.tasks.watch`
         self.peer_ways: dict[bytes, Any] = {}
-        # vault -> facts beyond its newest proven head that change operators; of `relayer.tasks.watch`
+        # vault -> facts that change operators, to judge whose word counts; of `relayer.tasks.watch`
         self.unfinished_rotations: dict[bytes, list[Fact]] = {}
         self.asked_archive: dict[bytes, int] = {}
         self.served_archive: dict[bytes, tuple[int, int]] = {}  # operator -> second, answers in it

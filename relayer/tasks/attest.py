@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, ClassVar
 
-from chains.base import TOO_FAR, Chain, Head, Point
+from chains.base import TOO_FAR, Chain, Head, Point, verify_vouched
 from messages.digests import compute_packet_digest, recover_signer
 from messages.documents import (
     Cut,
@@ -389,6 +389,7 @@ async def _verify_said_entry(node: Node, chain: Chain[Any, Any, Any, Any], entry
         raise Unavailable(f"nothing to verify a state of {chain.chain_id} by", got=entry.height, reason="no_base")
     own, claim = watch.get_newest_trusted(node, chain), chain.codec.decode_bootstrap(evidence.update)
     said = chain.verifier.verify_alone(own, claim, node.clock.now())
+    verify_vouched(chain, said, await watch.get_unfinished_rotations(node, chain))
     point = chain.verifier.get_point(said)
     if (point.height, point.header_hash, point.time) != (entry.height, entry.header_hash, entry.time):
         raise _bad_entry(entry, point)

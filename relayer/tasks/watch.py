@@ -47,6 +47,7 @@ from messages.ids import get_vault_client
 from messages.outbox import Claim, Fact, Walk, fold_part, get_next_mark, is_rotation
 from messages.packet import Packet, Payload
 from relayer.node import Node
+from relayer.rules.ledger import get_state_at
 from relayer.rules.quorum import Fate, get_fate
 from relayer.rules.statements import ArchiveRequest
 from relayer.store import HeaderRecord, HeadRecord, Store
@@ -286,9 +287,10 @@ def _begin_way(node: Node, chain: Chain[Any, Any, Any, Any], beginning: _Beginni
 
 
 async def get_unfinished_rotations(node: Node, chain: Chain[Any, Any, Any, Any]) -> Sequence[Fact]:
-    """Facts beyond the newest proven head that change operators: found once after a start, then kept as parts are recorded.
+    """Facts that change operators and may say that somebody is none any more: found once after a start, then kept as facts are recorded.
 
-    Only of vaults whose states operators stand for: whether they may is judged by all facts that have no head on record yet.
+    Only of vaults whose states operators stand for. Those beyond the newest proven head, all that were recorded since the start, and all on
+    record where they name others than those whose word counts here: what nobody proved in time is on record, and true, all the same.
     """
     vault_id = chain.vault_id
     if chain.observer is None:
@@ -297,12 +299,24 @@ async def get_unfinished_rotations(node: Node, chain: Chain[Any, Any, Any, Any])
         last = node.store.get_head(vault_id)
         upto = node.store.get_cursor(vault_id).sequence
         found: list[Fact] = []
-        for begin in range(0 if last is None else last.sequence, upto, PACKETS_PER_PART):
+        start = 0 if last is None or _is_unproven(node, chain) else last.sequence
+        for begin in range(start, upto, PACKETS_PER_PART):
             facts = node.store.iterate_facts(vault_id, begin, min(begin + PACKETS_PER_PART, upto))
             found += [fact for fact in facts if is_rotation(fact)]
             await asyncio.sleep(0)  # others have work too
         node.unfinished_rotations[vault_id] = found
     return node.unfinished_rotations[vault_id]
+
+
+def _is_unproven(node: Node, chain: Chain[Any, Any, Any, Any]) -> bool:
+    """Whether the facts name operators, now or at an instant to come, whose word would not count here."""
+    assert chain.observer is not None  # the caller has seen to it
+    newest = node.states.get_newest(chain.vault_id)
+    now = max(node.clock.now(), newest.last_stamp)
+    named = [(now, get_state_at(newest, now).operators)]
+    if newest.pending_operators is not None:
+        named.append((newest.pending_operators.at, newest.pending_operators.operators))
+    return any(tuple(chain.observer.get_operators(at)) != operators for at, operators in named)
 
 
 @dataclass
@@ -492,7 +506,7 @@ def record(
         node.store.record_collected(chain.chain_id, headers, head, collected.facts, snapshots)
         settle_packets(node, vault_id, point, state.inbox_sequence, collected.facts)
     node.states.record(vault_id, state)
-    node.unfinished_rotations.pop(vault_id, None)
+    _keep_rotations(node, vault_id, collected.facts)
     if headers:
         node.trusted[chain.chain_id] = chain.codec.decode_trusted(headers[-1].trusted)
     held = node.peer_packets.get(vault_id)
@@ -537,8 +551,12 @@ def record_part(node: Node, vault_id: bytes, collected: Collected[Any], upto: in
     state, snapshots = node.states.compute_after(vault_id, collected.facts, upto=upto)
     node.store.record_part(vault_id, collected.facts, snapshots)
     node.states.record_part(vault_id, state)
+    _keep_rotations(node, vault_id, collected.facts)
+
+
+def _keep_rotations(node: Node, vault_id: bytes, facts: Sequence[Fact]) -> None:
     if vault_id in node.unfinished_rotations:
-        node.unfinished_rotations[vault_id] += [fact for fact in collected.facts if is_rotation(fact)]
+        node.unfinished_rotations[vault_id] += [fact for fact in facts if is_rotation(fact)]
 
 
 def settle_packets(node: Node, vault_id: bytes, point: Point, inbox_sequence: int, facts: Sequence[Fact] = ()) -> None:

@@ -26,7 +26,7 @@ from relayer.health import get_missing
 from relayer.keys import Journal
 from relayer.proof_file import Anchor, Judge
 from relayer.replay import Replay
-from relayer.rules.ledger import encode_vault_state
+from relayer.rules.ledger import encode_vault_state, get_initial_state
 from relayer.rules.statements import ArchivePackets
 from relayer.store import HeadRecord, Store
 from relayer.tasks import attest, watch
@@ -472,8 +472,9 @@ async def test_rotations_beyond_the_proven_head_are_found_after_a_restart_and_ke
             outbox.put(Deposited(ALICE, TOKEN, n + 1))
     facts, vault_id = outbox.facts(), outbox.vault_id
     store = Store(tmp_path / "node.db")
-    node = SimpleNamespace(store=store, unfinished_rotations={})
-    chain = SimpleNamespace(vault_id=vault_id, observer=object())
+    states = SimpleNamespace(get_newest=lambda _: get_initial_state(make_vault(0)))
+    node = SimpleNamespace(store=store, unfinished_rotations={}, states=states, clock=VirtualClock(START))
+    chain = SimpleNamespace(vault_id=vault_id, observer=SimpleNamespace(get_operators=lambda _: OPERATORS))
     assert list(await watch.get_unfinished_rotations(node, chain)) == []
     head = HeadRecord(vault_id, Point(1, bytes([1]) * 32, outbox.time), 3, facts[2].head, b"proof")
     store.record_collected("eip155:1000", [], head, facts[:3])
