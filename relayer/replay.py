@@ -28,7 +28,7 @@ from messages.documents import (
     compute_digest,
 )
 from messages.errors import Conflict, Rejected
-from messages.outbox import Claim, Cursor, Fact, fold, get_start_cursor
+from messages.outbox import Claim, Cursor, Fact, fold, get_start_cursor, is_rotation
 from messages.packet import compute_commitment
 from relayer.archive import (
     ArchivedHead,
@@ -131,6 +131,8 @@ class _Chain:
     unproven_bytes: int = 0
     cursor: Cursor = field(default_factory=lambda: get_start_cursor(b"\1" * 32))
     facts: list[Fact] = field(default_factory=list)
+    rotations: list[Fact] = field(default_factory=list)
+    """Facts that change operators: from their instant on nobody from before counts."""
     headers: int = 0
     heads: int = 0
     height: int = 0
@@ -297,7 +299,8 @@ class Replay:
         proof = chain.judge.codec.decode_proof(record.proof)
         proven = chain.judge.verifier.verify_head(trusted, Head(record.sequence, record.head), proof)
         chain.cursor, facts = fold(chain.cursor, chain.claims, proven, chain.judge.limits)
-        chain.judge.verifier.verify_facts(trusted, facts)
+        chain.rotations += [fact for fact in facts if is_rotation(fact)]
+        chain.judge.verifier.verify_facts(trusted, chain.rotations)
         if (chain.cursor.sequence, chain.cursor.head) != (record.sequence, record.head):
             raise Rejected(
                 "the head is after another packet",
@@ -395,6 +398,7 @@ class Replay:
             # No header says which state this is: what m operators said is in the proposal itself, and stands alone.
             step = ProofStep(entry.time, evidence.update)
             trusted = verify_step(chain.judge, None, step, self._now or 0, "evidence", beside=chain.newest)
+            verifier.verify_facts(trusted, chain.rotations)
         else:
             trusted = chain.trusted.get(entry.height) if point == claimed else None
         if trusted is None:
