@@ -34,6 +34,15 @@ client.loop_forever()
 """
 
 
+class Speaking(Running):
+    """Gossips that are connected and may send: between the two is one turn of the event loop."""
+
+    async def __aenter__(self):
+        gossips = await super().__aenter__()
+        await until(lambda: all(g._carrier is not None for g in gossips), self.tasks)
+        return gossips
+
+
 def listen(gossip):
     got = []
     gossip.subscribe(TOPIC, lambda _, d: got.append(d))
@@ -74,7 +83,7 @@ def publish_without_a_turn(gossip, data):
 async def test_what_is_said_has_left_when_publish_returns_without_a_turn_of_the_event_loop(broker):
     a, b = MqttGossip(broker.settings(0)), MqttGossip(broker.settings(1))
     got = listen(b)
-    async with Running(a, b):
+    async with Speaking(a, b):
         for i in range(3):
             publish_without_a_turn(a, b"%d" % i)
             assert not a._carrier.want_write()
@@ -86,7 +95,7 @@ async def test_without_the_write_of_publish_it_waits_for_a_turn(broker, monkeypa
     """The twin of the test above: queued with the client library alone, nothing leaves before the event loop has a turn."""
     a, b = MqttGossip(broker.settings(0)), MqttGossip(broker.settings(1))
     got = listen(b)
-    async with Running(a, b):
+    async with Speaking(a, b):
         with monkeypatch.context() as patch:
             patch.setattr(a._carrier, "loop_write", lambda: None)
             publish_without_a_turn(a, b"later")
@@ -102,7 +111,7 @@ async def test_others_get_what_is_said_while_the_speaker_is_busy(broker, tmp_pat
     with subprocess.Popen([sys.executable, "-c", SUBSCRIBER, *arguments], stdout=subprocess.PIPE) as other:  # noqa: ASYNC220  a moment
         try:
             assert (await asyncio.to_thread(other.stdout.readline)).strip() == b"ready"
-            async with Running(a):
+            async with Speaking(a):
                 publish_without_a_turn(a, b"hello")
                 deadline = time.monotonic() + 20
                 while not (out.exists() and out.read_bytes()) and time.monotonic() < deadline:
@@ -116,7 +125,7 @@ async def test_by_tls_too_what_is_said_has_left_when_publish_returns(tls):
     broker, authority = tls
     a, b = (MqttGossip(make_settings(broker, authority, i)) for i in range(2))
     got = listen(b)
-    async with Running(a, b):
+    async with Speaking(a, b):
         publish_without_a_turn(a, b"hello")
         assert not a._carrier.want_write()
         large = b"\xff" * 900_000  # more than a socket takes at once: the rest follows by the event loop
@@ -146,7 +155,7 @@ async def count_idle_writes(gossip):
 
 async def test_once_everything_is_acknowledged_no_writer_is_called_for(broker):
     a = MqttGossip(broker.settings(0))
-    async with Running(a):
+    async with Speaking(a):
         for i in range(20):
             await a.publish(TOPIC, b"%d" % i)
         await until(lambda: a.counts.get("sent") == 20)
@@ -158,7 +167,7 @@ async def test_once_everything_is_acknowledged_no_writer_is_called_for(broker):
 async def test_with_the_librarys_own_request_a_writer_is_called_for_ever(broker):
     """The twin: what the test above guards against."""
     a = MqttGossip(broker.settings(0))
-    async with Running(a):
+    async with Speaking(a):
         carrier = a._carrier
         owner = carrier.on_socket_open.__self__
         carrier.on_socket_register_write = owner._on_socket_register_write
@@ -171,7 +180,7 @@ async def test_with_the_librarys_own_request_a_writer_is_called_for_ever(broker)
 async def test_a_full_socket_is_emptied_by_the_event_loop_and_then_left_alone(broker):
     a, b = MqttGossip(broker.settings(0)), MqttGossip(broker.settings(1))
     got = listen(b)
-    async with Running(a, b):
+    async with Speaking(a, b):
         os.kill(broker.process.pid, signal.SIGSTOP)
         try:
             for i in range(4):
@@ -192,7 +201,7 @@ async def test_a_full_socket_is_emptied_by_the_event_loop_and_then_left_alone(br
 async def test_not_more_than_allowed_wait_for_acknowledgement_and_the_rest_follows_in_order(broker):
     a, b = MqttGossip(broker.settings(0)), MqttGossip(broker.settings(1))
     got, sizes = listen(b), []
-    async with Running(a, b):
+    async with Speaking(a, b):
         for i in range(100):
             publish_without_a_turn(a, b"%d" % i)
             sizes.append(len(a._unconfirmed))
@@ -219,7 +228,7 @@ async def test_a_broker_that_acknowledges_nothing_ends_the_connection_and_what_m
     def say_again():
         said_anew.append(asyncio.create_task(a.publish(TOPIC, b"anew")))
 
-    async with Running(a, b):
+    async with Speaking(a, b):
         await a.publish(TOPIC, b"before")
         await until(lambda: a.counts.get("sent") == 1)
         a.on_connect = say_again
@@ -246,7 +255,7 @@ async def test_a_broker_that_acknowledges_nothing_ends_the_connection_and_what_m
 async def test_a_broker_that_is_slow_within_the_time_keeps_its_connection(broker):
     a, b = MqttGossip(broker.settings(0)), MqttGossip(broker.settings(1))
     got = listen(b)
-    async with Running(a, b):
+    async with Speaking(a, b):
         os.kill(broker.process.pid, signal.SIGSTOP)
         try:
             for i in range(MAX_UNCONFIRMED + 3):
@@ -258,3 +267,36 @@ async def test_a_broker_that_is_slow_within_the_time_keeps_its_connection(broker
             os.kill(broker.process.pid, signal.SIGCONT)
         await until(lambda: len(got) == MAX_UNCONFIRMED + 3)
     assert a.counts["connects"] == 1
+
+
+async def test_a_connection_that_breaks_under_the_speaker_loses_what_was_on_its_way_and_keeps_what_was_not(broker):
+    a, b = MqttGossip(broker.settings(0)), MqttGossip(broker.settings(1))
+    got = listen(b)
+    async with Speaking(a, b):
+        broker.kill()
+        for i in range(20):  # this loop has had no turn to see that the broker is gone
+            publish_without_a_turn(a, b"%d" % i)
+        assert a.is_connected
+        await until(lambda: not a.is_connected and not b.is_connected)
+        failed = a.counts["failed"]
+        assert 0 < failed <= MAX_UNCONFIRMED
+        assert failed + a.queued == 20
+        broker.start()
+        await until(lambda: b.is_connected and a.counts.get("sent") == 20 - failed)
+        assert a.queued == 0
+        await a.publish(TOPIC, b"after")
+        await until(lambda: b"after" in got)
+    assert a.counts["connects"] == 2
+
+
+async def test_a_stop_lets_what_waits_for_acknowledgements_leave_in_order(broker):
+    a, b = MqttGossip(broker.settings(0)), MqttGossip(broker.settings(1))
+    got = listen(b)
+    async with Speaking(b):
+        async with Speaking(a):
+            for i in range(50):
+                publish_without_a_turn(a, b"%d" % i)
+            assert a.queued == 50 - MAX_UNCONFIRMED
+        await until(lambda: len(got) == 50)
+    assert got == [b"%d" % i for i in range(50)]
+    assert (a.counts["sent"], a.counts.get("failed", 0), a.queued) == (50, 0, 0)
