@@ -12,6 +12,7 @@ import signal
 NAMES = (
     "before_facts",
     "after_facts",
+    "after_fates",
     "after_vote_journal",
     "after_vote",
     "after_packet_journal",

@@ -46,6 +46,7 @@ from messages.errors import Rejected, Unavailable
 from messages.ids import get_vault_client
 from messages.outbox import Claim, Fact, Walk, fold_part, get_next_mark, is_rotation
 from messages.packet import Packet, Payload
+from relayer.killpoints import reach
 from relayer.node import Node
 from relayer.rules.ledger import get_state_at
 from relayer.rules.quorum import Fate, get_fate
@@ -505,6 +506,7 @@ def record(
     with node.store.together():
         node.store.record_collected(chain.chain_id, headers, head, collected.facts, snapshots)
         settle_packets(node, vault_id, point, state.inbox_sequence, collected.facts)
+    reach("after_fates")
     node.states.record(vault_id, state)
     _keep_rotations(node, vault_id, collected.facts)
     if headers:

@@ -94,6 +94,17 @@ def test_a_kill_between_the_facts_and_the_fate_of_a_packet_leaves_neither(tmp_pa
     assert after[2] == ["done"]
 
 
+def test_a_kill_after_the_fate_of_a_packet_is_written_leaves_all_of_it(tmp_path):
+    make_late_node(tmp_path)
+    before = read(tmp_path)
+    assert look_in_a_child(tmp_path, "after_fates") == -signal.SIGKILL
+    facts, head, statuses = read(tmp_path)
+    assert facts == head > before[0]
+    assert statuses == ["done"]
+    assert look_in_a_child(tmp_path) == 0
+    assert read(tmp_path) == (facts, head, ["done"])
+
+
 def test_written_one_after_the_other_a_kill_leaves_an_answered_packet_open(tmp_path):
     """The twin: what the test above guards against."""
     make_late_node(tmp_path)
