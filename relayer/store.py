@@ -12,8 +12,9 @@ import hashlib
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from chains.base import Blame, Point, SignedTx
 from messages.digests import Certificate
@@ -44,12 +45,16 @@ MAX_DETAIL_CHARACTERS = 500
 
 @dataclass(frozen=True)
 class HeaderRecord:
-    """One step of a light client: where it came to, the claim it came by (bootstrap or update) and the state after it."""
+    """One step of a light client: where it came to, the claim it came by (bootstrap or update) and the state after it.
+
+    ``state`` is what ``trusted`` encodes, where whoever made the record has it at hand; it is not stored.
+    """
 
     point: Point
     kind: str
     claim: bytes
     trusted: bytes
+    state: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

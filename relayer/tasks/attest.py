@@ -442,7 +442,7 @@ def _verify_newer(node: Node, chain: Chain[Any, Any, Any, Any], point: Point, ev
         )
     update = chain.codec.decode_update(evidence.update)
     after = chain.verifier.verify_update(chain.codec.decode_trusted(base[1]), update, node.clock.now())
-    return _NewHeader(HeaderRecord(point, "update", evidence.update, chain.codec.encode_trusted(after)), base)
+    return _NewHeader(HeaderRecord(point, "update", evidence.update, chain.codec.encode_trusted(after), after), base)
 
 
 def _verify_header(
@@ -475,7 +475,7 @@ def _verify_header(
     newest = node.store.get_trusted(chain.chain_id)
     if newest is not None and newest[0].height >= point.height:
         return trusted, None
-    return trusted, HeaderRecord(point, "update", evidence.update, chain.codec.encode_trusted(trusted))
+    return trusted, HeaderRecord(point, "update", evidence.update, chain.codec.encode_trusted(trusted), trusted)
 
 
 def _bad_entry(entry: CutEntry, own: object) -> Rejected:

@@ -510,7 +510,8 @@ def record(
     node.states.record(vault_id, state)
     _keep_rotations(node, vault_id, collected.facts)
     if headers:
-        node.trusted[chain.chain_id] = chain.codec.decode_trusted(headers[-1].trusted)
+        newest = headers[-1]
+        node.trusted[chain.chain_id] = newest.state or chain.codec.decode_trusted(newest.trusted)
     held = node.peer_packets.get(vault_id)
     if held:
         node.peer_packets[vault_id] = {s: c for s, c in held.items() if s > collected.head.sequence}
@@ -600,7 +601,7 @@ def find_ack(node: Node, vault_id: bytes, inbox_sequence: int) -> Ack | None:
 
 
 def _make_header(chain: Chain[Any, Any, Any, Any], kind: str, claim: bytes, trusted: Any) -> HeaderRecord:
-    return HeaderRecord(chain.verifier.get_point(trusted), kind, claim, chain.codec.encode_trusted(trusted))
+    return HeaderRecord(chain.verifier.get_point(trusted), kind, claim, chain.codec.encode_trusted(trusted), trusted)
 
 
 class PeerReader(Reader[Any, Any, Any, Any]):
