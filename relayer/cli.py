@@ -495,7 +495,10 @@ def init(
     ] = None,
     endpoint: Annotated[
         list[str] | None,
-        _many("--endpoint", "CHAIN=EXECUTION,BEACON, on a Cosmos or Solana chain CHAIN=RPC; repeat it: several are better, Solana needs four."),
+        _many(
+            "--endpoint",
+            "CHAIN=EXECUTION,BEACON, on a Cosmos or Solana chain CHAIN=RPC; repeat it: several are better, Solana needs four.",
+        ),
     ] = None,
     start_height: Annotated[list[str] | None, _many("--start-height", "CHAIN=BLOCK of the vault's creation.")] = None,
     settings: Annotated[

@@ -238,7 +238,10 @@ class Service:
         return longest_s if turn_in_s is None else min(longest_s, turn_in_s)
 
     def _get_attest_in_s(self) -> float:
-        longest_s = float(self.node.timing.republish_s)
+        # Woken when it is time to say things again: else the first message of a plan would do it, in the middle of its agreement.
+        longest_s = max(
+            1.0, float(self.node.progress.last_publish_at + self.node.timing.republish_s - self.node.clock.now())
+        )
         return self._get_turn_in_s(longest_s) if self.node.progress.waiting else longest_s
 
     async def _loop(

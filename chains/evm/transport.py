@@ -163,6 +163,10 @@ async def call_each(
     return [_get_result(answer) for answer in answers]
 
 
+BUSY = (429, 503)
+"""HTTP statuses of a node that has too much to do."""
+
+
 async def call_all(
     provider: AsyncBaseProvider, asks: Sequence[tuple[str, Sequence[Any]]], timeout_s: float = TIMEOUT_S
 ) -> list[Any]:
@@ -178,8 +182,8 @@ async def call_all(
             late = Unavailable("no answer to a batch", expected=f"within {timeout_s} s", reason="timeout")
             return [late] * len(asks)
         except Unavailable as error:
-            if error.reason in ("timeout", "unreachable"):
-                return [error] * len(asks)
+            if error.reason in ("timeout", "unreachable") or error.got in BUSY:
+                return [error] * len(asks)  # asked one by one it would only be busier
             provider.takes_batches = False
         except Rejected:
             provider.takes_batches = False

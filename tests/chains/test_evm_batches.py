@@ -175,6 +175,22 @@ async def test_a_node_whose_own_limit_is_the_shorter_one_is_not_asked_again_eith
     assert provider.takes_batches
 
 
+@pytest.mark.parametrize("status", [429, 503])
+async def test_a_node_that_has_too_much_to_do_is_not_asked_one_by_one_on_top(status):
+    async def refuse(answers):
+        del answers
+        return web.Response(status=status)
+
+    async with make_doubler(refuse) as node:
+        provider = HttpExecutionProvider(node.url)
+        assert await ask_all(provider) == ["http_status"] * len(ASKS)
+        assert len(node.requests) == 1
+        node.answer_batch = None
+        assert await ask_all(provider) == ANSWERS  # in one request again
+        await provider.disconnect()
+    assert len(node.requests) == 2
+
+
 async def test_a_node_that_is_away_is_not_asked_again_one_by_one():
     asked = []
     async with make_doubler() as node:
