@@ -74,6 +74,7 @@ SECONDS_PER_LOOP_SECOND = 20
 KILLS = 2
 KILL_WAIT_S = 40.0
 FINALITY_TIMEOUT_S = 60.0
+COINCIDENCE_S = 0.1
 TARGET_P50_MS, TARGET_P99_MS, TARGET_TAKEOVER_S = 200, 1000, PATIENCE_S + 5
 GAS = 400_000
 MAX_FEE_WEI = 100 * 10**9
@@ -327,6 +328,12 @@ def compute_latencies_ms(net: Net, begin: float, end: float) -> list[dict[str, f
     return rows
 
 
+def compute_coincidence(net: Net, begin: float, end: float) -> float:
+    """Share of one chain's finalized headers that came within `COINCIDENCE_S` of one of the other's: then all operators have twice the work."""
+    one, other = ([at for at in ear.heard.values() if begin <= at <= end] for ear in net.ears)
+    return sum(any(abs(at - b) < COINCIDENCE_S for b in other) for at in one) / max(1, len(one))
+
+
 def get_proof_heights(operator: Operator, site: Site) -> dict[int, int]:
     """By inbox packet number the finalized height that first proved its Ack, from an operator's records."""
     found = {}
@@ -424,6 +431,11 @@ async def measure(folder: Path, seconds: float, kills: int) -> list[Figure]:
                 is_met=p99 < TARGET_P99_MS,
             ),
             Figure("latency: packets handed over in the time", len(rows), "packets"),
+            Figure(
+                f"latency: finality within {COINCIDENCE_S * 1000:.0f} ms of the other chain's",
+                compute_coincidence(net, begin, end),
+                "of headers",
+            ),
             Figure("latency: processor time of one operator", cpu_s / len(net.operators) / (end - begin), "cores"),
         ]
         loading = asyncio.create_task(send_load(net.loads, kill_load))

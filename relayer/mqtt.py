@@ -326,7 +326,8 @@ class MqttGossip:
             try:
                 carrier.loop_write()
             except OSError as error:
-                self._fail(error)
+                if self._carrier is carrier:  # a connection that is over says nothing of the next one
+                    self._fail(error)
 
         carrier.on_publish = confirm
         # The library asks the event loop for this a turn later, because it may connect in another thread. What is written at once would have taken

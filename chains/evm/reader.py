@@ -65,6 +65,8 @@ AHEAD_PAUSE_S = 0.5
 """After news of a block its logs are read so much later, or with the next one: what is final goes first."""
 READS_PER_EPOCH = 4
 MAX_LOGS_AHEAD = 20_000
+MAX_HEADS_AHEAD = 4
+"""Blocks of a source whose proofs are kept until one of them is final: finality lies two epochs behind, more where it lags."""
 PATIENT_BLOCKS = 500
 """Blocks of a span for which one more time-out may pass: a node that answers each small range just in time is not usable."""
 
@@ -119,6 +121,8 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
         self._newest_event: dict[str, bytes] = {}
         self._ahead: dict[str, _Ahead] = {}
         self._used_ahead: set[str] = set()  # sources whose last packets came of what was read ahead
+        self._heads_ahead: dict[str, dict[int, tuple[Head, Proof]]] = {}  # by source and block
+        self._used_head_ahead: set[str] = set()  # sources whose last head came of what was read ahead
         self._heard: dict[str, bytes] = {}  # the event with it, until it was looked at
         self._newest: dict[str, int] = {}  # slot of the finalized header that a source last called its newest
         self._range = {endpoint.name: self._settings.log_range for endpoint in endpoints}
@@ -234,7 +238,8 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
     async def read_ahead(self, source: str) -> None:
         """Read the vault's logs up to the block that the newest event attests, so that they need not be read when it is final.
 
-        Only logs, believed even less than others: `packets` takes them, the fold decides, and `forget` drops them.
+        Of the first block of an epoch the outbox head with its proof too, for that is the block which becomes final. Both are believed
+        even less than others: `head` and `packets` take them, the finalized header and the fold decide, and `forget` drops them.
 
         Raises:
             Rejected, Unavailable: as `packets`.
@@ -246,6 +251,8 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
         newest, final = update.attested.execution, None if update.finalized is None else update.finalized.execution
         if newest is None or final is None:
             return
+        if update.attested.beacon.slot % self._schedule.preset.slots_per_epoch == 0:
+            await self._read_head_ahead(source, newest.block_number)
         ahead = self._ahead.get(source)
         if ahead is None or not ahead.first <= final.block_number <= ahead.last + 1:
             ahead = self._ahead[source] = _Ahead(final.block_number, final.block_number - 1, [])
@@ -259,11 +266,20 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
             ahead.logs += logs
             ahead.last = last
 
+    async def _read_head_ahead(self, source: str, block: int) -> None:
+        heads = self._heads_ahead.setdefault(source, {})
+        if block not in heads:
+            heads[block] = await self._ask_head(source, block)
+        while len(heads) > MAX_HEADS_AHEAD:
+            del heads[min(heads)]
+
     def forget(self, source: str) -> bool:
         """See `Reader.forget`."""
         self._ahead.pop(source, None)
-        was_used = source in self._used_ahead
+        self._heads_ahead.pop(source, None)
+        was_used = source in self._used_ahead or source in self._used_head_ahead
         self._used_ahead.discard(source)
+        self._used_head_ahead.discard(source)
         return was_used
 
     # ------------------------------------------------------------------ beacon
@@ -335,17 +351,23 @@ class EvmReader(Reader[Bootstrap, Trusted, Update, Proof]):
             raise Rejected(
                 "the trusted header is older than Capella and names no execution block", reason="no_execution"
             )
+        known = self._heads_ahead.get(source, {}).get(execution.block_number)
+        if known is not None:
+            self._used_head_ahead.add(source)
+            return known
+        self._used_head_ahead.discard(source)
+        return await self._ask_head(source, execution.block_number)
+
+    async def _ask_head(self, source: str, block: int) -> tuple[Head, Proof]:
         # whole words: some nodes (anvil) take no shorter keys
         slots = [encode_data(slot.to_bytes(32, "big")) for slot in (OUTBOX_HEAD_SLOT, CURSORS_SLOT)]
         try:
-            answer = await self._call(
-                source, "eth_getProof", encode_data(self._vault), slots, hex(execution.block_number)
-            )
+            answer = await self._call(source, "eth_getProof", encode_data(self._vault), slots, hex(block))
         except RpcError as error:
             # a node that is behind or has pruned the state: it cannot help, but it has not lied
             raise Unavailable(
                 f"the endpoint gives no proof at this block: {error.what}",
-                got=execution.block_number,
+                got=block,
                 reason="no_proof",
             ) from error
         proof = parse_proof_json(answer, self._vault, OUTBOX_HEAD_SLOT)

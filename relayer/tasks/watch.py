@@ -630,6 +630,10 @@ class PeerReader(Reader[Any, Any, Any, Any]):
         """As the inner one."""
         return await self._inner.head(source, trusted)
 
+    def forget(self, source: str) -> bool:
+        """As the inner one."""
+        return self._inner.forget(source)
+
     async def packets(self, source: str, span: Span) -> Sequence[Claim]:
         """From the peers, whatever the source."""
         del source
@@ -697,7 +701,3 @@ class EvidenceReader(PeerReader):
         async with aclosing(self._inner.walk(source, span)) as pieces:
             async for claims in pieces:
                 yield claims
-
-    def forget(self, source: str) -> bool:
-        """As the inner one."""
-        return self._inner.forget(source)

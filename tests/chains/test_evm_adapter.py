@@ -32,7 +32,7 @@ from chains.evm.codec import (
 )
 from chains.evm.forks import MAINNET
 from chains.evm.light_client import LightClientConfig
-from chains.evm.reader import EvmEndpoint, EvmReader, ReaderSettings
+from chains.evm.reader import MAX_HEADS_AHEAD, EvmEndpoint, EvmReader, ReaderSettings
 from chains.evm.sim_rpc import LogLimits
 from chains.evm.transport import HttpBeaconTransport, HttpExecutionProvider, RpcError, call, call_each, decode_json
 from chains.evm.verifier import build_rules, decode_settings, encode_settings
@@ -363,19 +363,29 @@ async def tell_newest(harness, reader):
     await reader.read_ahead(harness.get_source(0))
 
 
-def count_logs(harness):
-    """The ranges of blocks that the first endpoint is asked logs of, from now on."""
+def count_calls(harness, wanted, get):
+    """What ``get`` makes of the parameters of each call of one method to the first endpoint, from now on."""
     asked = []
     provider = harness.network.endpoints[0].execution
     inner = provider.make_request
 
     async def make_request(method, params):
-        if method == "eth_getLogs":
-            asked.append((int(params[0]["fromBlock"], 16), int(params[0]["toBlock"], 16)))
+        if method == wanted:
+            asked.append(get(params))
         return await inner(method, params)
 
     provider.make_request = make_request
     return asked
+
+
+def count_logs(harness):
+    """The ranges of blocks that the first endpoint is asked logs of, from now on."""
+    return count_calls(harness, "eth_getLogs", lambda p: (int(p[0]["fromBlock"], 16), int(p[0]["toBlock"], 16)))
+
+
+def count_proofs(harness):
+    """The blocks that the first endpoint is asked a proof of, from now on."""
+    return count_calls(harness, "eth_getProof", lambda p: int(p[2], 16))
 
 
 async def make_ahead(harness):
@@ -420,6 +430,62 @@ async def test_a_reorg_after_reading_ahead_costs_a_second_look(harness):
     assert 7 in [fact.body.amount for fact in found.facts]
     assert found.blames == ()
     assert (collected.proven.height, chain.verifier.get_point(trusted).height) in asked
+
+
+async def follow_to_finality(harness, trusted):
+    """Let a chain go on until it finalizes something new, each newest block told and read ahead."""
+    for _ in range(200):
+        harness.mine()
+        steps = (await base.advance(harness.chain, trusted, harness.now())).steps
+        await tell_newest(harness, harness.chain.reader)
+        if steps:
+            return steps[-1][1]
+    raise AssertionError("nothing became final")
+
+
+async def start_following(harness):
+    """What was collected of a chain with one deposit, at a block that becomes final two epochs after somebody began to listen."""
+    _, trusted, _ = await base.bootstrap(harness.chain, harness.now())
+    harness.deposit(1)
+    for _ in range(4):
+        trusted = await follow_to_finality(harness, trusted)
+    return trusted, await base.collect(harness.chain, trusted, harness.start, 0)
+
+
+async def test_the_head_of_a_block_that_becomes_final_was_asked_before(harness):
+    trusted, collected = await start_following(harness)
+    harness.deposit(2)
+    asked = count_proofs(harness)
+    while collected.cursor.sequence < 2:
+        trusted = await follow_to_finality(harness, trusted)
+        asked_ahead, height = list(asked), harness.chain.verifier.get_point(trusted).height
+        found = await base.collect(harness.chain, trusted, collected.cursor, collected.proven.height)
+        assert (found.proven.height, found.blames) == (height, ())
+        assert asked == asked_ahead
+        collected = found
+    source, reader = harness.get_source(0), harness.chain.reader
+    assert 0 < len(reader._heads_ahead[source]) <= MAX_HEADS_AHEAD
+    # the neighbour: what was forgotten is asked when it is final
+    assert reader.forget(source)
+    assert not reader.forget(source)
+    await base.collect(harness.chain, trusted, collected.cursor, collected.proven.height)
+    assert asked == [*asked_ahead, height]
+
+
+async def test_a_head_of_a_branch_that_ended_is_asked_again_and_nobodys_lie(harness):
+    trusted, collected = await start_following(harness)
+    reader, source = harness.chain.reader, harness.get_source(0)
+    other = reader._heads_ahead[source][collected.proven.height]
+    harness.deposit(2)
+    for _ in range(4):
+        trusted = await follow_to_finality(harness, trusted)
+    height = harness.chain.verifier.get_point(trusted).height
+    assert reader._heads_ahead[source][height] != other
+    reader._heads_ahead[source][height] = other  # as a block of another branch would have it
+    asked = count_proofs(harness)
+    found = await base.collect(harness.chain, trusted, collected.cursor, collected.proven.height)
+    assert (found.proven.height, found.blames) == (height, ())
+    assert asked == [height]
 
 
 async def test_other_packets_of_a_branch_that_ended_are_nobodys_lie(harness):

@@ -7,7 +7,7 @@ from messages.bodies import Execute
 from messages.errors import Rejected, Unavailable
 from messages.packet import compute_commitment
 from relayer.store import PacketRecord, Store
-from relayer.tasks.watch import OwnInboxReader
+from relayer.tasks.watch import EvidenceReader, OwnInboxReader, PeerReader
 from tests.chains.harness_cosmos import CosmosHarness
 
 
@@ -64,3 +64,15 @@ async def test_the_own_packets_stand_beside_an_ack_that_came_alone(tmp_path, mon
         assert fact.inbox == packet
     finally:
         store.close()
+
+
+@pytest.mark.parametrize("kind", [OwnInboxReader, PeerReader, EvidenceReader])
+async def test_a_reader_round_another_lets_it_forget_what_it_read_ahead(kind, tmp_path, monkeypatch):
+    harness, store = CosmosHarness(), Store(tmp_path / "store.db")
+    forgotten = []
+    monkeypatch.setattr(harness.chain.reader, "forget", lambda source: forgotten.append(source) or True)
+    arguments = {OwnInboxReader: (store, harness.chain.vault_id), PeerReader: ({},), EvidenceReader: (None,)}
+    # else a branch that ended would be its source's lie
+    assert kind(harness.chain.reader, *arguments[kind]).forget("a")
+    assert forgotten == ["a"]
+    store.close()
