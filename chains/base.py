@@ -607,10 +607,7 @@ async def collect(
                 break
             verify_vouched(chain, trusted, collected.facts)
             return replace(collected, blames=tuple(blames))
-    raise Unavailable(
-        f"no source of {chain.chain_id} gives a proven head with the packets behind it: {_list(blames)}",
-        reason=_get_reason(blames, "no_facts"),
-    )
+    raise _make_nobody(chain.chain_id, "gives a proven head with the packets behind it", blames)
 
 
 async def _collect_from(
@@ -760,10 +757,7 @@ async def trace(
             continue
         verify_vouched(chain, trusted, trail.rotations)
         return make_traced(trail, far, blames)
-    raise Unavailable(
-        f"no source of {chain.chain_id} gives a proven head with the packets behind it: {_list(blames)}",
-        reason=_get_reason(blames, "no_facts"),
-    )
+    raise _make_nobody(chain.chain_id, "gives a proven head with the packets behind it", blames)
 
 
 async def _trace_from(
@@ -818,10 +812,7 @@ async def collect_parts(
             blames.append(_blame(chain.chain_id, source, error))
         if cursor.sequence == end:
             return
-    raise Unavailable(
-        f"no source of {chain.chain_id} gives the packets after {cursor.sequence} again: {_list(blames)}",
-        reason=_get_reason(blames, "no_facts"),
-    )
+    raise _make_nobody(chain.chain_id, f"gives the packets after {cursor.sequence} again", blames)
 
 
 async def _collect_parts_from(
@@ -866,6 +857,10 @@ def _too_many(source: str, got: int, span: Span) -> Rejected:
 
 def _blame(chain: str, source: str, error: RelayerError) -> Blame:
     return Blame(chain, source, error.reason or type(error).__name__.lower(), str(error))
+
+
+def _make_nobody(chain: str, what: str, blames: Sequence[Blame]) -> Unavailable:
+    return Unavailable(f"no source of {chain} {what}: {_list(blames)}", reason=_get_reason(blames, "no_facts"))
 
 
 def _get_reason(blames: Sequence[Blame], otherwise: str) -> str:

@@ -510,8 +510,7 @@ def record(
     node.states.record(vault_id, state)
     _keep_rotations(node, vault_id, collected.facts)
     if headers:
-        newest = headers[-1]
-        node.trusted[chain.chain_id] = newest.state or chain.codec.decode_trusted(newest.trusted)
+        node.trusted[chain.chain_id] = _get_state(chain, headers[-1])
     held = node.peer_packets.get(vault_id)
     if held:
         node.peer_packets[vault_id] = {s: c for s, c in held.items() if s > collected.head.sequence}
@@ -531,7 +530,7 @@ def _make_succession(
     """The step by which facts that are about to be recorded change who is believed, to be recorded with them: none is lost in between."""
     if not collected.facts or chain.observer is None:
         return []
-    trusted = chain.codec.decode_trusted(headers[-1].trusted) if headers else get_newest_trusted(node, chain)
+    trusted = _get_state(chain, headers[-1]) if headers else get_newest_trusted(node, chain)
     last, cursor = node.store.get_head(chain.vault_id), node.store.get_cursor(chain.vault_id)
     # the facts of earlier parts under this head belong to it too
     since = max(0 if last is None else last.sequence, cursor.sequence - SUCCESSION_PACKETS)
@@ -598,6 +597,10 @@ def find_ack(node: Node, vault_id: bytes, inbox_sequence: int) -> Ack | None:
                 return fact.body
         upto = after
     return None
+
+
+def _get_state(chain: Chain[Any, Any, Any, Any], header: HeaderRecord) -> Any:
+    return header.state if header.state is not None else chain.codec.decode_trusted(header.trusted)
 
 
 def _make_header(chain: Chain[Any, Any, Any, Any], kind: str, claim: bytes, trusted: Any) -> HeaderRecord:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -23,7 +24,7 @@ SHARED_LIES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-class HeaderHarness:
+class HeaderHarness(ABC):
     """A family with a light client: whoever lies is an endpoint, and a node hears nothing but its endpoints."""
 
     clock: ManualClock
@@ -54,9 +55,9 @@ class HeaderHarness:
         self.chain = self.make_chain()
         return trusted
 
+    @abstractmethod
     def make_chain(self) -> base.Chain[Any, Any, Any, Any]:
         """A chain object as after a restart: nothing is remembered but the configuration."""
-        raise NotImplementedError
 
     def get_source(self, index: int) -> str:
         """Name of an endpoint."""
@@ -99,9 +100,9 @@ class HeaderHarness:
         assert told.keys() <= lies.keys(), "the simulated endpoint has no such lie"
         lies.update(told)
 
+    @abstractmethod
     def get_stall(self) -> Mapping[str, Any]:
         """The lie of an endpoint that stands still in the past."""
-        raise NotImplementedError
 
     def be_honest(self) -> None:
         """No endpoint lies from now on."""

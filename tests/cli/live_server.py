@@ -6,6 +6,7 @@ import asyncio
 import json
 import threading
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,7 +25,7 @@ CAP = 10**12
 CREATED_AT = 1_700_000_000
 
 
-class LiveServer:
+class LiveServer(ABC):
     """A simulated chain whose endpoints are served on the loopback by a thread of its own while it is entered.
 
     The clock stands at the machine's time when the chain was made; ``network`` may be told to lie.
@@ -44,17 +45,17 @@ class LiveServer:
         self.network.tick()
 
     @property
+    @abstractmethod
     def parameters(self) -> VaultParameters:
         """The vault's terms as it was created."""
-        raise NotImplementedError
 
+    @abstractmethod
     def make_config(self) -> ChainConfig:
         """Its chain, reached over HTTP."""
-        raise NotImplementedError
 
+    @abstractmethod
     async def answer(self, request: web.Request) -> web.Response:
         """What an endpoint says; `/{path}` is all that follows the host."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         self._loop = asyncio.new_event_loop()

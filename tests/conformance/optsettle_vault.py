@@ -8,6 +8,7 @@ README of the vectors says (4).
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -226,7 +227,7 @@ class Trade:
     number: int  # of its packet
 
 
-class VaultTrace:
+class VaultTrace(ABC):
     """One trace: names of the vectors on a vault of its own."""
 
     family: ClassVar[str]
@@ -260,25 +261,25 @@ class VaultTrace:
 
     # ---- what a family does its own way
 
+    @abstractmethod
     def make_world(self, record: Json, family: Json, creation: dict[str, Any]) -> None:
         """Set ``world``: the vault with what the steps need around it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def run_step(self, step: Json) -> None:
         """Do one step and compare what came of it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def read_final(self) -> Json:
         """Return the state of the vault in the words of the vectors: everything that it shows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def get_offer(self, number: int) -> Offer:
         """Return an offer that was made."""
-        raise NotImplementedError
 
+    @abstractmethod
     def get_trade(self, taker: bytes, offer: int, nonce: int) -> Trade | None:
         """Return a trade; None if it does not wait."""
-        raise NotImplementedError
 
     # ---- the same for all
 

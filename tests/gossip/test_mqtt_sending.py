@@ -17,7 +17,7 @@ from relayer import mqtt
 from relayer.mqtt import MAX_UNCONFIRMED, MqttGossip
 from tests.builders import OPERATORS
 from tests.gossip.broker import PASSWORD, Broker, Running, until
-from tests.gossip.test_mqtt_tls import Authority, make_settings
+from tests.gossip.test_mqtt_tls import Authority, make_settings, make_tls_broker
 
 TOPIC = "optsettle/00112233/vote"
 SUBSCRIBER = """
@@ -59,14 +59,7 @@ def broker(tmp_path):
 def tls(tmp_path):
     """(broker, authority) as in the operators' configuration."""
     authority = Authority(tmp_path)
-    certificate, key = authority.issue("broker", "broker")
-    changes = {
-        "/etc/mosquitto/operators/ca.crt": str(authority.ca),
-        "/etc/mosquitto/operators/broker.crt": str(certificate),
-        "/etc/mosquitto/operators/broker.key": str(key),
-        "acl_file /etc/mosquitto/operators/operators.acl": f"acl_file {tmp_path / 'broker' / 'operators.acl'}",
-    }
-    with Broker(tmp_path, config="operators.conf", changes=changes) as b:
+    with make_tls_broker(tmp_path, authority) as b:
         yield b, authority
 
 

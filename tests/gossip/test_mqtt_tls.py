@@ -53,16 +53,21 @@ def authority(tmp_path):
     return Authority(tmp_path)
 
 
-@pytest.fixture
-def broker(tmp_path, authority):
+def make_tls_broker(folder, authority):
+    """A broker from the operators' configuration, with a certificate of the authority."""
     certificate, key = authority.issue("broker", "broker")
     changes = {
         "/etc/mosquitto/operators/ca.crt": str(authority.ca),
         "/etc/mosquitto/operators/broker.crt": str(certificate),
         "/etc/mosquitto/operators/broker.key": str(key),
-        "acl_file /etc/mosquitto/operators/operators.acl": f"acl_file {tmp_path / 'broker' / 'operators.acl'}",
+        "acl_file /etc/mosquitto/operators/operators.acl": f"acl_file {folder / 'broker' / 'operators.acl'}",
     }
-    with Broker(tmp_path, config="operators.conf", changes=changes) as broker:
+    return Broker(folder, config="operators.conf", changes=changes)
+
+
+@pytest.fixture
+def broker(tmp_path, authority):
+    with make_tls_broker(tmp_path, authority) as broker:
         yield broker
 
 

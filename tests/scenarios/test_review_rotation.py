@@ -21,8 +21,7 @@ async def test_those_who_left_are_not_believed_on_where_nobody_proved_who_follow
     """The rotation is on record since long: facts without a rotation among them do not make its operators those of before again."""
     monkeypatch.setattr(rotation, "MAX_HANDOVER_LINKS", -1)
     async with Rotating(tmp_path) as net:
-        for i in (4, 5):
-            net.start(i)
+        net.start_joining()
         instant = await net.rotate(NEW_KEYS)
         assert net.get_trusted(2).handovers == ()
         if is_restarted:
@@ -41,8 +40,7 @@ async def test_an_archive_in_which_those_who_left_speak_on_is_refused(tmp_path, 
     """A node that believed them after the instant has records that prove nothing: an auditor has the rotation from earlier in the archive."""
     monkeypatch.setattr(rotation, "MAX_HANDOVER_LINKS", -1)
     async with Rotating(tmp_path) as net:
-        for i in (4, 5):
-            net.start(i)
+        net.start_joining()
         instant = await net.rotate(NEW_KEYS)
         monkeypatch.setattr(watch, "get_unfinished_rotations", believe)
         await net.pass_to(instant + 60)

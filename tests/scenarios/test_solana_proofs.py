@@ -15,8 +15,25 @@ from relayer.commands import proofs
 from relayer.commands.proofs import prove_fact, replay_store, verify_file
 from relayer.commands.view import ReadOnlyStore, View
 from relayer.proof_file import Anchor, Judge, decode_proof_file
-from tests.fakes import ToyCodec, ToyPlanner, ToyVerifier
+from tests.fakes import ToyCodec, ToyVerifier
 from tests.scenarios.test_solana_committee import Net
+
+
+def make_anchors(net, monkeypatch):
+    """What an auditor believes: the first set of the Solana vault, and the key of the toy chain."""
+    config = make_solana_sim_config(net.network, net.vault, net.sets)
+    toy = Anchor(net.toy.chain_id, "evm", net.toy.vault.account, b"\7" * 32, "{}")
+    solana = Anchor(config.chain_id, "solana", config.vault_account, config.checkpoint, config.settings)
+    real = proofs.make_judge
+
+    def make_judge(anchor):
+        if anchor != toy:
+            return real(anchor)
+        return Judge(net.toy.vault_id, EVM_LIMITS, ToyVerifier(net.toy.vault), ToyCodec())
+
+    monkeypatch.setattr(proofs, "make_judge", make_judge)
+    monkeypatch.setattr(proofs, "_compute_plan", lambda *what: net.planner.compute_plan(*what).plan)
+    return {net.vault_id: solana, net.toy.vault_id: toy}
 
 
 @pytest.fixture
@@ -32,21 +49,10 @@ async def told(tmp_path, monkeypatch):
         net.request(30)
         await net.run_until(lambda node: [p.status for p in node.store.get_packets()] == ["done"] * 2, 180)
         await net.kill(0)
-        config = make_solana_sim_config(net.network, net.vault, net.sets)
-        toy = Anchor(net.toy.chain_id, "evm", net.toy.vault.account, b"\7" * 32, "{}")
-        solana = Anchor(config.chain_id, "solana", config.vault_account, config.checkpoint, config.settings)
-        real = proofs.make_judge
-
-        def make_judge(anchor):
-            if anchor != toy:
-                return real(anchor)
-            return Judge(net.toy.vault_id, EVM_LIMITS, ToyVerifier(net.toy.vault), ToyCodec())
-
-        monkeypatch.setattr(proofs, "make_judge", make_judge)
-        monkeypatch.setattr(proofs, "_compute_plan", lambda *what: ToyPlanner().compute_plan(*what).plan)
+        anchors = make_anchors(net, monkeypatch)
         store = ReadOnlyStore(tmp_path / "node0.db")
         view = View("node0", store, net.parameters, net.clock.now())
-        yield net, view, {net.vault_id: solana, net.toy.vault_id: toy}
+        yield net, view, anchors
         store.close()
 
 

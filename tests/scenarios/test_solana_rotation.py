@@ -5,24 +5,23 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from chains.registry import make_solana_sim_config
 from chains.solana import rotation
 from chains.solana.codec import decode_attested, decode_trusted, encode_attested
 from chains.solana.types import OperatorSet
-from messages.bodies import EVM_LIMITS, RotateOperators, encode_body, make_inbox_packet
+from messages.bodies import RotateOperators, encode_body, make_inbox_packet
 from messages.canonical import encode_canonical
 from messages.digests import get_address
 from messages.documents import Plan, PlannedPacket
-from relayer.commands import proofs
 from relayer.commands.operators import show_operators
 from relayer.commands.proofs import prove_fact, replay_store, verify_file
 from relayer.commands.view import ReadOnlyStore, View
 from relayer.metrics import compute_families
-from relayer.proof_file import Anchor, Judge, decode_proof_file, encode_proof_file
+from relayer.proof_file import decode_proof_file, encode_proof_file
 from relayer.rules.plan import PlanResult
 from tests.builders import OPERATOR_KEYS, OPERATORS, TREASURER, make_key
-from tests.fakes import ToyCodec, ToyPlanner, ToyVerifier
+from tests.fakes import ToyPlanner
 from tests.scenarios.test_solana_committee import Net
+from tests.scenarios.test_solana_proofs import make_anchors
 
 DELAY_S = 60
 LIFETIME_S = 120
@@ -82,6 +81,17 @@ class Rotating(Net):
         self.keys += JOINING
         self.planner = RotatingPlanner({self.vault_id: self.user, self.toy.vault_id: TREASURER})
 
+    def start_joining(self):
+        """The nodes of those who are operators only after a rotation."""
+        for i in range(len(OPERATOR_KEYS), len(self.keys)):
+            self.start(i)
+
+    async def begin(self):
+        """Everybody runs, and a first deposit is a fact."""
+        self.start_joining()
+        self.deposit(1_000)
+        await self.run_until(self.has_facts(1))
+
     async def rotate(self, keys, *, epoch=1, wait_s=300):
         """Have the committee bring a rotation to both vaults; returns its instant."""
         operators = tuple(sorted(get_address(key) for key in keys))
@@ -118,10 +128,7 @@ NEW = tuple(sorted(get_address(key) for key in NEW_KEYS))
 
 async def test_the_next_set_settles_with_no_edit_of_settings(tmp_path):
     async with Rotating(tmp_path) as net:
-        for i in (4, 5):
-            net.start(i)
-        net.deposit(1_000)
-        await net.run_until(net.has_facts(1))
+        await net.begin()
         instant = await net.rotate(NEW_KEYS)
         for i in net.services:
             (handover,) = net.get_trusted(i).handovers  # proven as soon as it is a fact, a good while before it counts
@@ -156,10 +163,7 @@ async def test_the_next_set_settles_with_no_edit_of_settings(tmp_path):
 async def test_whoever_joins_late_walks_from_the_first_set_over_two_rotations(tmp_path):
     """A node with an empty store and settings of the first set; another that slept over both rotations; and all at once anew."""
     async with Rotating(tmp_path) as net:
-        for i in (4, 5):
-            net.start(i)
-        net.deposit(1_000)
-        await net.run_until(net.has_facts(1))
+        await net.begin()
         await net.kill(3)
         first = await net.rotate(NEW_KEYS)
         await net.pass_to(first + 30)
@@ -188,10 +192,7 @@ async def test_whoever_joins_late_walks_from_the_first_set_over_two_rotations(tm
 
 async def test_those_who_left_are_believed_by_nobody_and_those_who_come_not_before(tmp_path):
     async with Rotating(tmp_path, honest=3) as net:  # the fourth stays, and carries what others say
-        for i in (4, 5):
-            net.start(i)
-        net.deposit(1_000)
-        await net.run_until(net.has_facts(1))
+        await net.begin()
         instant = await net.rotate(NEW_KEYS)
         state = net.read_state()
 
@@ -225,10 +226,7 @@ async def test_those_who_left_are_believed_by_nobody_and_those_who_come_not_befo
 async def test_keys_in_quarantine_say_what_they_read_over_the_instant(tmp_path):
     """One who stays and one who comes lost their journals: they sign no packets, and what they read still counts."""
     async with Rotating(tmp_path) as net:
-        for i in (4, 5):
-            net.start(i)
-        net.deposit(1_000)
-        await net.run_until(net.has_facts(1))
+        await net.begin()
         instant = await net.rotate(NEW_KEYS)
         for i in (2, 4):
             net.services[i].node.signer.journal.record_quarantine(net.clock.now(), "test")
@@ -243,10 +241,7 @@ async def test_keys_in_quarantine_say_what_they_read_over_the_instant(tmp_path):
 
 async def test_an_operator_whose_settings_name_both_sets_by_hand_goes_along(tmp_path):
     async with Rotating(tmp_path) as net:
-        for i in (4, 5):
-            net.start(i)
-        net.deposit(1_000)
-        await net.run_until(net.has_facts(1))
+        await net.begin()
         instant = await net.rotate(NEW_KEYS)
         await net.kill(2)
         first = net.sets
@@ -262,10 +257,7 @@ async def test_an_operator_whose_settings_name_both_sets_by_hand_goes_along(tmp_
 
 async def test_what_is_proven_after_a_rotation_is_proven_to_others_from_the_first_set_alone(tmp_path, monkeypatch):
     async with Rotating(tmp_path) as net:
-        for i in (4, 5):
-            net.start(i)
-        net.deposit(1_000)
-        await net.run_until(net.has_facts(1))
+        await net.begin()
         instant = await net.rotate(NEW_KEYS)
         await net.pass_to(instant + 30)
         net.deposit(500)
@@ -309,29 +301,11 @@ async def test_what_is_proven_after_a_rotation_is_proven_to_others_from_the_firs
         store.close()
 
 
-def make_anchors(net, monkeypatch):
-    """What an auditor believes: the first set of the Solana vault, and the key of the toy chain."""
-    config = make_solana_sim_config(net.network, net.vault, net.sets)
-    toy = Anchor(net.toy.chain_id, "evm", net.toy.vault.account, b"\7" * 32, "{}")
-    solana = Anchor(config.chain_id, "solana", config.vault_account, config.checkpoint, config.settings)
-    real = proofs.make_judge
-
-    def make_judge(anchor):
-        if anchor != toy:
-            return real(anchor)
-        return Judge(net.toy.vault_id, EVM_LIMITS, ToyVerifier(net.toy.vault), ToyCodec())
-
-    monkeypatch.setattr(proofs, "make_judge", make_judge)
-    monkeypatch.setattr(proofs, "_compute_plan", lambda *what: net.planner.compute_plan(*what).plan)
-    return {net.vault_id: solana, net.toy.vault_id: toy}
-
-
 async def test_a_rotation_that_nobody_proved_in_time_is_told_and_named_by_hand(tmp_path, monkeypatch):
     """Too much happened between the Ack and what operators next saw: the way without proof is the way of before."""
     monkeypatch.setattr(rotation, "MAX_HANDOVER_LINKS", -1)
     async with Rotating(tmp_path) as net:
-        for i in (4, 5):
-            net.start(i)
+        net.start_joining()
         instant = await net.rotate(NEW_KEYS)
         assert net.get_trusted(2).handovers == ()
         answer = tell_operators(net, 2)
